@@ -1,0 +1,1 @@
+"""Curation: from raw pages to shards and conversations; runs without Prefect."""

@@ -1,0 +1,67 @@
+"""The two tables of curation: documents, and the decisions that kept or dropped each of them."""
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_curation.files import filesystem
+from data_curation.place import PieceWriter
+
+DOCUMENTS = pa.schema(
+    [
+        ("id", pa.string()),  # xxh3-128 of source name, URL and raw record bytes, 32 hex digits
+        ("text", pa.string()),
+        ("url", pa.string()),
+        ("date", pa.string()),  # ISO 8601 or empty
+        ("title", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),  # ISO 639-1, empty until `clean` has looked
+        ("language_score", pa.float32()),
+    ]
+)
+DECISIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("step", pa.string()),
+        ("reason", pa.string()),  # empty: kept
+        ("bytes", pa.int64()),  # UTF-8 bytes of the text (of the raw record where there is no text yet)
+        ("scores", pa.string()),  # JSON, what the rules measured
+    ]
+)
+
+
+def write_table(piece: PieceWriter, part: str, path: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write rows as one Parquet file (zstd, 1,000 rows a group) into a part of a piece; returns the number of rows.
+
+    The bytes follow from the rows alone, so equal rows give an equal digest.
+    """
+    count = 0
+    with piece.write(part, path) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == 1000:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                count, batch = count + len(batch), []
+        if batch or count == 0:
+            writer.write_table(pa.Table.from_pylist(batch, schema))
+        out.rows = count + len(batch)
+    return count + len(batch)
+
+
+def read_rows(uri: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of one Parquet file as dictionaries, a row group in memory at a time."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(1000, columns=columns):
+            yield from batch.to_pylist()
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file as a table in memory."""
+    fs, path = filesystem(uri)
+    return pq.read_table(io.BytesIO(fs.cat_file(path)), columns=columns)

@@ -1,0 +1,1 @@
+"""Flows: the road, its configuration, the command and the server."""

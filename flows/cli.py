@@ -1,0 +1,259 @@
+"""The `tokenmill` command: run, plan, ui, runs, show, verify, prune."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_curation.settings import ConfigError, TokenmillError
+from flows.config import PipelineConfig, load, presets
+
+if TYPE_CHECKING:
+    from tasks.store import Store
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 a stage failed, 2 the configuration is wrong."""
+    asked = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return int(asked.command(asked))
+    except ConfigError as error:
+        print(f"tokenmill: {error}", file=sys.stderr)
+        return WRONG
+    except TokenmillError as error:
+        print(f"tokenmill: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("tokenmill: stopped; the next run goes on from here", file=sys.stderr)
+        return 130
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Run the road, or as much of it as was asked for."""
+    config = _config(asked)
+    home = Path(config.run.home)
+    summary: dict[str, Any] = {"run": None, "stages": [], "report": None, "model": None}
+    try:
+        summary = _run_flow(asked, home)
+        code = DONE
+    except TokenmillError as error:
+        summary = getattr(error, "summary", summary | {"error": str(error)})
+        wrong = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
+        code = WRONG if wrong else FAILED
+        print(f"tokenmill: {error}", file=sys.stderr)
+    if asked.json:
+        print(json.dumps(summary))
+    elif summary["report"]:
+        _print_stages(summary["stages"])
+        print(f"report  {summary['report']}")
+        print(f"model   {summary['model'] or 'not made'}")
+    return code
+
+
+def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
+    """Run the flow against PREFECT_API_URL, or against our own server on loopback."""
+    from flows.server import environment, serving
+
+    def call() -> dict[str, Any]:
+        # Prefect reads its settings when it is imported, so the import waits for them.
+        from flows.run import pipeline
+
+        return pipeline(
+            preset=asked.preset,
+            set=_sets(asked),
+            refresh=asked.refresh,
+            until=asked.until,
+            remake=asked.remake,
+            accept=asked.accept,
+        )
+
+    _quiet()
+    if os.environ.get("PREFECT_API_URL"):
+        return call()
+    with serving(home) as api:
+        os.environ.update(environment(home, api))
+        return call()
+
+
+def plan(asked: argparse.Namespace) -> int:
+    """Say what a run would do, and why; nothing is run and no server is needed."""
+    from flows.run import Asked, plan
+    from tasks.plan import public
+
+    config = _config(asked)
+    planned = plan(asked.preset, config, Asked(asked.refresh, asked.remake, asked.accept, asked.until))
+    entries = [public(record, config.run.usd_per_hour) for record in planned.stages]
+    if asked.json:
+        print(json.dumps({"stages": entries}))
+        return DONE
+    rows = [
+        [entry["name"], entry["state"], _seconds(entry), _count(entry.get("tokens")), entry["why"]] for entry in entries
+    ]
+    _print_table(["stage", "state", "seconds", "tokens", "why"], rows)
+    for entry in entries:
+        for warning in entry["warnings"]:
+            print(f"warning: {warning}")
+    return DONE
+
+
+def ui(asked: argparse.Namespace) -> int:
+    """Server, work pool, worker and deployments, until Ctrl-C."""
+    from flows.ui import serve
+
+    return serve(_config(asked), asked.database, asked.port)
+
+
+def runs(asked: argparse.Namespace) -> int:
+    """List the runs of a store, newest first."""
+    store = _store(asked)
+    entries = [store.read_run(name) for name in store.runs()[: asked.last]]
+    if asked.json:
+        print(json.dumps(entries))
+        return DONE
+    rows = [[e["run"], e["state"], str(len(e["stages"])), e["started"], e["error"][:60]] for e in entries]
+    _print_table(["run", "state", "stages", "started", "error"], rows)
+    return DONE
+
+
+def show(asked: argparse.Namespace) -> int:
+    """Show one run, the newest by default: its stages with states, digests and places."""
+    store = _store(asked)
+    names = store.runs()
+    if not names and not asked.run:
+        raise ConfigError(f"run.store: {store.root} has no runs: `tokenmill run demo` makes one")
+    entry = store.read_run(asked.run or names[0])
+    if asked.json:
+        print(json.dumps(entry))
+        return DONE
+    print(f"run     {entry['run']}\nstate   {entry['state']} {entry['error']}\npreset  {entry['preset']}")
+    _print_stages(entry["stages"])
+    return DONE
+
+
+def verify(asked: argparse.Namespace) -> int:
+    """Check that the store's current artifacts are whole; exit code 1 if one is not."""
+    from tasks.care import verify_store
+
+    wrong = verify_store(_store(asked), asked.deep)
+    if asked.json:
+        print(json.dumps({"wrong": wrong}))
+    for line in [] if asked.json else wrong or ["every artifact is whole"]:
+        print(line)
+    return FAILED if wrong else DONE
+
+
+def prune(asked: argparse.Namespace) -> int:
+    """Remove what no kept run reaches; without --apply only says what that is."""
+    from tasks.care import prune_store
+
+    freed = prune_store(_store(asked), asked.keep, asked.apply)
+    if asked.json:
+        print(json.dumps({"removed" if asked.apply else "would_remove": freed}))
+        return DONE
+    for entry in freed:
+        print(f"{'removed' if asked.apply else 'would remove'} {entry['uri']} ({entry['bytes'] / 1e6:,.1f} MB)")
+    total = sum(entry["bytes"] for entry in freed)
+    print(f"{total / 1e6:,.1f} MB in {len(freed)} attempts" + ("" if asked.apply else "; --apply removes them"))
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tokenmill", description="Raw web pages to an aligned chat model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (run, plan):
+        sub = _add(commands, command)
+        sub.add_argument("preset", help=f"{', '.join(presets())}, or a YAML file")
+        _add_settings(sub)
+        for option, what in (
+            ("refresh", "make this stage again in a new attempt"),
+            ("remake", "allow a damaged, costly stage to be made again"),
+            ("accept", "record that a stage's old output is still right after a code change"),
+        ):
+            sub.add_argument(f"--{option}", action="append", default=[], metavar="STAGE", help=what)
+        sub.add_argument("--until", metavar="STAGE", help="the last stage to run")
+    sub = _add(commands, ui)
+    sub.add_argument("preset", nargs="?", default="demo", help="whose `run.home` to serve")
+    _add_settings(sub)
+    sub.add_argument("--database", default="", metavar="URL", help="PostgreSQL instead of SQLite in run.home")
+    sub.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 4242 if it is free")
+    sub = _add(commands, runs)
+    sub.add_argument("--last", type=int, default=20, help="how many (default 20)")
+    sub = _add(commands, show)
+    sub.add_argument("run", nargs="?", help="name of the run; the newest by default")
+    sub = _add(commands, verify)
+    sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
+    sub = _add(commands, prune)
+    sub.add_argument("--keep", type=int, default=10, help="newest runs to keep (default 10)")
+    sub.add_argument("--apply", action="store_true", help="really remove")
+    return parser
+
+
+def _add(commands: Any, command: Any) -> argparse.ArgumentParser:
+    words = command.__doc__.splitlines()[0]
+    sub: argparse.ArgumentParser = commands.add_parser(command.__name__, help=words, description=words)
+    sub.set_defaults(command=command)
+    sub.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    sub.add_argument("--store", metavar="URI", help="folder or s3:// prefix instead of run.store")
+    return sub
+
+
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="lay a setting over the preset's"
+    )
+
+
+def _sets(asked: argparse.Namespace) -> list[str]:
+    return [*asked.set, *([f"run.store={asked.store}"] if asked.store else [])]
+
+
+def _config(asked: argparse.Namespace) -> PipelineConfig:
+    return load(asked.preset, _sets(asked))
+
+
+def _store(asked: argparse.Namespace) -> "Store":
+    from tasks.run import RunConfig
+    from tasks.store import Store
+
+    return Store(asked.store or RunConfig().store)
+
+
+def _quiet() -> None:
+    # Prefect's and its libraries' own deprecations are nothing a user of ours can act on.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _print_stages(stages: list[dict[str, Any]]) -> None:
+    rows = [[s["name"], s["state"], f"{s['seconds']:.1f}", (s["digest"] or "")[:12], s["why"]] for s in stages]
+    _print_table(["stage", "state", "seconds", "digest", "why"], rows)
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
+
+
+def _seconds(entry: dict[str, Any]) -> str:
+    return f"{entry['seconds']:.0f}" if "seconds" in entry else ""
+
+
+def _count(number: int | None) -> str:
+    return f"{number:,}" if number else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""PipelineConfig: one section per stage, plus `run`; read from a preset or file, with `--set` on top."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from data_curation.decontaminate import DecontaminateConfig
+from data_curation.dedup import DedupConfig
+from pydantic import ValidationError
+from training.evaluate import EvaluateConfig
+from training.publish import PublishConfig
+
+from data_curation.clean import CleanConfig
+from data_curation.dialogues import DialoguesConfig
+from data_curation.extract import ExtractConfig
+from data_curation.settings import ConfigError, Settings
+from data_curation.shard import ShardConfig
+from data_curation.tokenizer import TokenizerConfig
+from tasks.run import RunConfig
+from training.instruct import InstructConfig
+from training.pairs import PairsConfig
+from training.prefer import PreferConfig
+from training.pretrain import PretrainConfig
+from training.reinforce import ReinforceConfig
+from training.reward import RewardConfig
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+class PipelineConfig(Settings):
+    """Everything that can be said about a run, section by section in the order of the road."""
+
+    dialogues: DialoguesConfig
+    """Conversations: sources, checks, splits, generated tasks."""
+    extract: ExtractConfig
+    """Raw pages to text."""
+    clean: CleanConfig = CleanConfig()
+    """Language and quality rules."""
+    dedup: DedupConfig = DedupConfig()
+    """Exact and near duplicates."""
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    """Evaluation data out of the training documents."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Byte-level BPE."""
+    shard: ShardConfig = ShardConfig()
+    """Token shards and the held-out split."""
+    pretrain: PretrainConfig
+    """The model and its length-progressive phases."""
+    instruct: InstructConfig = InstructConfig()
+    """Supervised fine-tuning on conversations."""
+    pairs: PairsConfig = PairsConfig()
+    """On-policy preference pairs."""
+    reward: RewardConfig = RewardConfig()
+    """Reward model."""
+    prefer: PreferConfig = PreferConfig()
+    """DPO."""
+    reinforce: ReinforceConfig = ReinforceConfig()
+    """GRPO on verifiable tasks."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What every model is measured by."""
+    publish: PublishConfig = PublishConfig()
+    """The model folder and its card."""
+    run: RunConfig = RunConfig()
+    """Where and how to run; never part of any key."""
+
+
+WORDS = (
+    "extract",
+    "clean",
+    "dedup",
+    "decontaminate",
+    "tokenizer",
+    "shard",
+    "pretrain",
+    "dialogues",
+    "instruct",
+    "pairs",
+    "reward",
+    "prefer",
+    "reinforce",
+    "evaluate",
+    "publish",
+)
+"""The stages' words, in the order of design and documentation."""
+
+
+def presets() -> list[str]:
+    """Names of the presets in configs/."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load(preset: str, sets: Sequence[str] = ()) -> PipelineConfig:
+    """Read a preset by name, or a YAML file by path, and lay the settings `section.field=value` over it.
+
+    Raises ConfigError in one line: the setting's path, what is wrong, the value, what to do.
+    """
+    data = _read(preset)
+    for text in sets:
+        _lay(data, text)
+    try:
+        return PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _read(preset: str) -> dict[str, Any]:
+    path = CONFIGS / f"{preset}.yaml"
+    if not path.is_file():
+        path = Path(preset)
+    if not path.is_file():
+        raise ConfigError(f"preset {preset!r}: no such preset or file; presets are {', '.join(presets())}")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" line {place.line + 1}" if place else ""
+        raise ConfigError(f"{path}:{line} not YAML: {getattr(error, 'problem', error)}: mend that line") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: {type(data).__name__} at the top: sections (extract:, clean:, ...) are needed")
+    return data
+
+
+def _lay(data: dict[str, Any], text: str) -> None:
+    """Lay one `section.field=value` over the data; list positions are numbers, values are YAML."""
+    path, separator, value = text.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set {text!r}: write section.field=value")
+    *parents, last = path.strip().split(".")
+    node: Any = data
+    for index, name in enumerate(parents):
+        node = _step(node, name, ".".join(parents[: index + 1]), create=True)
+    try:
+        parsed = _scalar(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {path}: {value!r} is no YAML value") from error
+    if isinstance(node, list):
+        node[_position(node, last, path)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
+    else:
+        raise ConfigError(f"--set {path}: {'.'.join(parents)} is a {type(node).__name__}, it has no fields")
+
+
+def _step(node: Any, name: str, path: str, create: bool) -> Any:
+    if isinstance(node, list):
+        return node[_position(node, name, path)]
+    if isinstance(node, dict):
+        if node.get(name) is None and create:
+            node[name] = {}
+        return node[name]
+    raise ConfigError(f"--set {path}: nothing is below it")
+
+
+def _position(node: list[Any], name: str, path: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(f"--set {path}: {name!r} is no position in a list of {len(node)}: count from 0")
+    return int(name)
+
+
+def _scalar(value: Any) -> Any:
+    # YAML 1.1 reads 2e6 as text: numbers are meant as people write them.
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    return value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint as one line, unknown keys with the nearest known one."""
+    first = error.errors(include_url=False)[0]
+    path = _path(first["loc"])
+    more = error.error_count() - 1
+    tail = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{path}: no such setting: {hint}{tail}"
+    if first["type"] == "missing":
+        return f"{path}: is missing: give it a value{tail}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return (message if message.startswith(str(first["loc"][0])) else f"{path}: {message}") + tail
+    return f"{path}: {message[0].lower()}{message[1:]}, it is {first['input']!r}: give another value{tail}"
+
+
+def _path(location: Iterable[int | str]) -> str:
+    text = "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in location)
+    return text.lstrip(".")
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """Names of the settings that exist at a place of the tree."""
+    model: Any = PipelineConfig
+    for name in location:
+        if isinstance(name, str) and name in getattr(model, "model_fields", {}):
+            model = model.model_fields[name].annotation
+        for inner in getattr(model, "__args__", ()):
+            if hasattr(inner, "model_fields"):
+                model = inner
+    return list(getattr(model, "model_fields", {}))

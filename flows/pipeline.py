@@ -1,0 +1,50 @@
+"""The whole road from raw web pages to an aligned chat model. Read it from top to bottom."""
+
+from flows.config import PipelineConfig
+from tasks.curation import clean, decontaminate, dedup, dialogues, extract, shard, tokenizer
+from tasks.stage import Output, listed
+from tasks.training import evaluate, instruct, pairs, prefer, pretrain, publish, reinforce, reward
+
+
+def road(config: PipelineConfig) -> Output:
+    """Every stage in order. Prefect runs it as the flow `pipeline`; `tokenmill plan` calls it to look stages up."""
+    # Conversations come first: what the models are judged by must not be in the documents they learn from.
+    chat_sources = listed("sources-chat", config.dialogues.sources)
+    chats = dialogues(config.dialogues, sources=chat_sources)
+
+    # Raw pages -> unique, clean documents.
+    web_sources = listed("sources-web", config.extract.sources)
+    pages = extract(config.extract, sources=web_sources)
+    kept = clean(config.clean, documents=pages)
+    unique = dedup(config.dedup, documents=kept)
+    evaluations = listed("sources-evaluations", config.decontaminate.evaluations)
+    documents = decontaminate(config.decontaminate, documents=unique, dialogues=chats, evaluations=evaluations)
+
+    # Documents -> ONE set of shards that serves every sequence length.
+    bpe = tokenizer(config.tokenizer, documents=documents)
+    shards = shard(config.shard, documents=[documents], tokenizer=bpe)
+
+    # Growing lengths, each phase from the model, optimizer and place in the data where the last one stopped.
+    scores: list[Output] = []
+    base = None
+    for index, name in enumerate(config.pretrain.names()):
+        base = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=base)
+        scores.append(
+            evaluate(config.evaluate, name=f"evaluate-{name}", model=base, shards=shards, dialogues=chats, pairs=None)
+        )
+
+    # Base model -> chat model. Preference pairs come from the model itself, judged by verifiers.
+    sft = instruct(config.instruct, model=base, dialogues=chats)
+    judged = pairs(config.pairs, model=sft, dialogues=chats)
+    judge = reward(config.reward, model=sft, pairs=judged)
+    dpo = prefer(config.prefer, model=sft, pairs=judged, reward=judge)
+    grpo = reinforce(config.reinforce, model=dpo, dialogues=chats, reward=judge)
+
+    # Side by side, on data that no stage has trained on.
+    for name, model in {"base": base, "sft": sft, "dpo": dpo, "grpo": grpo}.items():
+        scores.append(
+            evaluate(
+                config.evaluate, name=f"evaluate-{name}", model=model, shards=shards, dialogues=chats, pairs=judged
+            )
+        )
+    return publish(config.publish, model=grpo, evaluations=scores)

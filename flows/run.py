@@ -1,0 +1,161 @@
+"""One run of the road as the Prefect flow `pipeline`: read the config, plan, check, run, report."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from data_curation.files import is_local, local_path
+from data_curation.settings import ConfigError, TokenmillError
+from flows.config import WORDS, PipelineConfig, load, presets
+from flows.pipeline import road
+from tasks.plan import estimate, with_estimates
+from tasks.report import publish_report
+from tasks.run import Run, running
+from tasks.stage import Reached, say, show_run
+from tasks.store import Store
+
+Preset = Annotated[str, Field(description="What to run.", json_schema_extra={"enum": [*presets()]})]
+StageName = Annotated[str, Field(json_schema_extra={"enum": [*WORDS]})]
+Sets = Annotated[list[str], Field(description="Settings over the preset's, such as `dedup.bands=20`.")]
+Refresh = Annotated[list[StageName], Field(description="Stages to make again in a new attempt.")]
+Remake = Annotated[list[StageName], Field(description="Damaged costly stages that may be made again.")]
+Accept = Annotated[list[StageName], Field(description="Stages whose old output is still right after a code change.")]
+Until = Annotated[StageName | None, Field(description="The last stage to run; empty runs the whole road.")]
+
+
+class RunError(TokenmillError):
+    """A run ended early; `summary` is what `run --json` prints."""
+
+    def __init__(self, message: str, summary: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the person wants of this run beyond the configuration: stages by word or name."""
+
+    refresh: Sequence[str] = ()
+    remake: Sequence[str] = ()
+    accept: Sequence[str] = ()
+    until: str | None = None
+
+
+def _run_name() -> str:
+    preset = Path(str(flow_run.parameters.get("preset", "run"))).stem
+    return f"{preset}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
+
+
+@flow(name="pipeline", flow_run_name=_run_name, persist_result=False)
+def pipeline(
+    preset: Preset = "demo",
+    set: Sets = [],  # noqa: B006 - the parameter is named as people type it, and Prefect copies defaults
+    refresh: Refresh = [],  # noqa: B006
+    until: Until = None,
+    remake: Remake = [],  # noqa: B006
+    accept: Accept = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Raw web pages to an aligned chat model; every stage is cached, retried and can be made again alone."""
+    return _run(preset, set, Asked(refresh, remake, accept, until))
+
+
+@flow(name="stage", flow_run_name=_run_name, persist_result=False)
+def stage(stage: StageName, preset: Preset = "demo", set: Sets = []) -> dict[str, Any]:  # noqa: B006
+    """Make one stage again in a new attempt; what it needs comes from the cache, what follows it waits for a run."""
+    return _run(preset, set, Asked(refresh=[stage], until=stage))
+
+
+def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
+    config = load(preset, sets)
+    planned = plan(preset, config, asked)
+    _check_store(config, planned)
+    run = _new_run("make", preset, config, asked)
+    run.last = planned.stages[-1].name
+    say(f"run {run.id} in store {run.store.root}: {_what(planned)}")
+    try:
+        run.save("running")
+        with running(run):
+            road(config)
+    except Reached:
+        pass
+    except BaseException as error:
+        words = str(error) or type(error).__name__
+        summary = _end(run, "failed", words)
+        if isinstance(error, Exception):
+            raise RunError(words, summary) from error
+        raise
+    return _end(run, "completed", "")
+
+
+def plan(preset: str, config: PipelineConfig, asked: Asked) -> Run:
+    """Look every stage up without running anything: the same road, in plan mode."""
+    run = _new_run("plan", preset, config, asked)
+    with running(run):
+        road(config)
+    known = list(dict.fromkeys(name for record in run.stages for name in (record.name, record.stage)))
+    for option in ("refresh", "remake", "accept", "until"):
+        value = getattr(asked, option) or []
+        for name in [value] if isinstance(value, str) else value:
+            if name not in known:
+                raise ConfigError(f"--{option} {name}: no such stage: stages are {', '.join(known)}")
+    if asked.until:
+        last = max(i for i, record in enumerate(run.stages) if asked.until in (record.name, record.stage))
+        del run.stages[last + 1 :]
+    with_estimates(run, config.pretrain)
+    return run
+
+
+def _new_run(mode: Any, preset: str, config: PipelineConfig, asked: Asked) -> Run:
+    return Run(
+        preset,
+        config.model_dump(mode="json", exclude={"run"}),
+        config.run,
+        Store(config.run.store),
+        mode,
+        refresh=frozenset(asked.refresh),
+        remake=frozenset(asked.remake),
+        accept=frozenset(asked.accept),
+    )
+
+
+def _what(planned: Run) -> str:
+    states = [record.state for record in planned.stages]
+    return f"{len(states)} stages, {states.count('cached')} cached"
+
+
+def _check_store(config: PipelineConfig, planned: Run) -> None:
+    """What would only fail hours later: a store that cannot be written, a disk too small for the plan."""
+    planned.store.check_writable()
+    if not is_local(planned.store.root):
+        return
+    need = sum(estimate(record).get("bytes", 0) for record in planned.stages if record.state != "cached")
+    free = shutil.disk_usage(local_path(planned.store.root)).free
+    keep = config.run.free_gigabytes * 1e9
+    if need + keep > free:
+        raise ConfigError(
+            f"run.store: the plan needs {need / 1e9:.1f} GB and {keep / 1e9:.1f} GB must stay free "
+            f"(run.free_gigabytes), {planned.store.root} has {free / 1e9:.1f} GB: free some or choose another store"
+        )
+
+
+def _end(run: Run, state: str, error: str) -> dict[str, Any]:
+    """Write the report at every end, failure included, and the summary page."""
+    run.save(state, error)
+    report = publish_report(run, state, error)
+    show_run(run, report)
+    say(f"{state}: report {report}")
+    made = next((record for record in run.stages if record.stage == "publish" and record.digest), None)
+    return {
+        "run": run.id,
+        "stages": [record.public() for record in run.stages],
+        "report": report,
+        "model": str(Path(report).parent / "model") if made else None,
+        **({"error": error} if error else {}),
+    }

@@ -1,0 +1,152 @@
+"""Our Prefect server on loopback: one per home folder, shared by runs, ended when its last user is gone.
+
+python -m flows.server HOME PORT        (started by `serving`, never by hand)
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from data_curation.files import create_exclusively
+from data_curation.settings import TokenmillError
+
+START_SECONDS = 120.0
+PORT = 4242  # not Prefect's own 4200, so that both can run
+
+
+def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]:
+    """Settings under which Prefect keeps everything in our folder and sends nothing anywhere."""
+    home = home.resolve()
+    settings = {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "tokenmill",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    return settings | ({"PREFECT_API_URL": api} if api else {})
+
+
+@contextmanager
+def serving(home: Path, database: str = "", port: int = 0) -> Generator[str]:
+    """The API address of the home's server, started if none runs; it ends some seconds after its last user."""
+    home.mkdir(parents=True, exist_ok=True)
+    users = home / "server" / "users"
+    users.mkdir(parents=True, exist_ok=True)
+    me = users / f"{os.getpid()}-{psutil.Process().create_time()}"
+    me.touch()
+    try:
+        yield _address(home, database, port)
+    finally:
+        me.unlink(missing_ok=True)
+
+
+def _address(home: Path, database: str, port: int) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    process: subprocess.Popen[bytes] | None = None
+    while time.monotonic() < deadline:
+        state = _state(home)
+        if state and _healthy(state["api"]):
+            return str(state["api"])
+        if state and not psutil.pid_exists(int(state["pid"])):
+            (home / "server" / "server.json").unlink(missing_ok=True)
+        elif state is None and process is None:
+            process = _start(home, database, port or _free_port())
+        elif process is not None and process.poll() not in (None, 0):
+            raise TokenmillError(f"the Prefect server ended at once: see {home / 'server' / 'log.txt'}")
+        time.sleep(0.2)
+    raise TokenmillError(
+        f"the Prefect server did not answer in {START_SECONDS:.0f} s: see {home / 'server' / 'log.txt'}"
+    )
+
+
+def _start(home: Path, database: str, port: int) -> subprocess.Popen[bytes]:
+    with (home / "server" / "log.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(home), str(port)],
+            env=os.environ | environment(home, database=database),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C in the terminal is for the run; the server sees it through to its report
+            cwd=Path(__file__).parent.parent,
+        )
+
+
+def _state(home: Path) -> dict[str, str] | None:
+    try:
+        return json.loads((home / "server" / "server.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    """Our usual port, so that bookmarks stay right, or any free one."""
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise TokenmillError("no free port on 127.0.0.1")
+
+
+def main(home: Path, port: int) -> int:
+    """Run the server below us until no process uses it any more."""
+    state = home / "server" / "server.json"
+    mine = json.dumps({"pid": os.getpid(), "api": f"http://127.0.0.1:{port}/api"}).encode()
+    if not create_exclusively(str(state), mine):
+        return 0  # another process was quicker; its server serves this home
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        while server.poll() is None and _used(home):
+            time.sleep(1)
+    finally:
+        server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        server.kill()
+        state.unlink(missing_ok=True)
+    return 0
+
+
+def _used(home: Path) -> bool:
+    """Whether a process that uses the server is alive; marks of dead ones are removed."""
+    alive = False
+    for mark in (home / "server" / "users").iterdir():
+        pid, started = mark.name.split("-", 1)
+        try:
+            here = abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
+        except psutil.NoSuchProcess:
+            here = False
+        if here:
+            alive = True
+        else:
+            mark.unlink(missing_ok=True)
+    return alive
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,1 @@
+"""Tasks: the spine that makes cached, retried Prefect tasks of stages."""

@@ -1,0 +1,15 @@
+"""The curation stages as tasks: one line per stage."""
+
+from tasks.stage import stage
+
+extract = stage("data_curation.extract:extract", version=1, takes={"sources": ("files",)})
+clean = stage("data_curation.clean:clean", version=1)
+dedup = stage("data_curation.dedup:dedup", version=1)
+decontaminate = stage(
+    "data_curation.decontaminate:decontaminate",
+    version=1,
+    takes={"dialogues": ("dev", "test"), "evaluations": ("files",)},
+)
+tokenizer = stage("data_curation.tokenizer:tokenizer", version=1)
+shard = stage("data_curation.shard:shard", version=1)
+dialogues = stage("data_curation.dialogues:dialogues", version=1, takes={"sources": ("files",)})

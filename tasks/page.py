@@ -1,0 +1,94 @@
+"""The pages of a run in the Prefect UI, as markdown: one per stage made, and a summary of the run."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from data_curation.files import join, read_bytes
+from tasks.run import Run, StageRecord
+
+
+def stage_page(record: StageRecord, run: Run) -> str:
+    """What a stage took, made and dropped, its plots, its inputs, and why it ran."""
+    manifest = record.manifest
+    assert manifest is not None
+    counts = manifest.counts
+    lines = [
+        f"# {record.name}",
+        f"Why it ran: **{record.why}**",
+        f"{manifest.seconds:,.1f} s, {_bytes(manifest.peak_memory)} of memory, {_bytes(manifest.size())} written. "
+        f"Digest `{manifest.digest[:16]}`, attempt {manifest.attempt} of key `{manifest.key[:16]}`.",
+    ]
+    units = list(dict.fromkeys([*counts.taken, *counts.made]))
+    if units:
+        rows = [[unit, _number(counts.taken.get(unit)), _number(counts.made.get(unit))] for unit in units]
+        lines += ["## In and out", table(["", "in", "out"], rows)]
+    if counts.funnel:
+        rows = [[row["step"], row["reason"], _number(row["documents"]), _bytes(row["bytes"])] for row in counts.funnel]
+        lines += ["## Dropped", table(["step", "reason", "documents", "size"], rows)]
+    if counts.metrics:
+        rows = [[name, metric_text(metric), _number(metric.get("n"))] for name, metric in counts.metrics.items()]
+        lines += ["## Metrics", table(["", "value", "n"], rows)]
+    if counts.gates:
+        lines += ["## Gates", table(["gate", "value", "against", ""], [_gate(gate) for gate in counts.gates])]
+    lines += [f"> {warning}" for warning in [*counts.warnings, *record.warnings]]
+    for file in manifest.records:
+        if file.path.endswith(".svg"):
+            svg = base64.b64encode(read_bytes(join(record.uri, "records", file.path))).decode()
+            lines.append(f"![{file.path}](data:image/svg+xml;base64,{svg})")
+    for sample in counts.samples[:5]:
+        lines += [f"### {sample['title']}", "```", str(sample["text"])[:1000].replace("```", "'''"), "```"]
+    lines += ["## Inputs", table(["argument", "read from"], _inputs(manifest.sources))]
+    lines.append(f"Run `{run.id}`, commit `{manifest.commit[:12] or 'unknown'}`.")
+    return "\n\n".join(lines)
+
+
+def run_page(run: Run, report: str) -> str:
+    """All stages of the run with their states and seconds, cached ones told apart."""
+    rows = [
+        [record.name, record.state, f"{record.seconds:,.1f}", record.why, f"`{(record.digest or '')[:12]}`"]
+        for record in run.stages
+    ]
+    made = sum(record.state == "made" for record in run.stages)
+    cached = sum(record.state == "cached" for record in run.stages)
+    lines = [
+        f"# {run.preset}: {made} made, {cached} cached",
+        table(["stage", "state", "seconds", "why it ran", "digest"], rows),
+        *[f"> {warning}" for warning in run.warnings],
+        f"Report: `{report}`. Run `{run.id}` in store `{run.store.root}`.",
+    ]
+    return "\n\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A markdown table; bars in cells are escaped."""
+    body = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(header), ["---"] * len(header), *body])
+
+
+def metric_text(metric: dict[str, Any]) -> str:
+    """A value with its standard error where there is one."""
+    value, error = metric["value"], metric.get("standard_error")
+    if not isinstance(value, float):
+        return _number(value)
+    return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _gate(gate: dict[str, Any]) -> list[str]:
+    verdict = "passed" if gate["passed"] else "**FAILED**"
+    return [gate["gate"], metric_text(gate), str(gate["against"]), verdict]
+
+
+def _inputs(sources: dict[str, list[str]]) -> list[list[str]]:
+    return [[argument, f"`{uri}`"] for argument, uris in sources.items() for uri in uris]
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _bytes(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

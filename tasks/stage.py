@@ -1,0 +1,303 @@
+"""Makes a Prefect task of a pure stage function: looked up in the store, retried, timed, shown on a page.
+
+    dedup = stage("data_curation.dedup:dedup", version=1)
+    unique = dedup(config.dedup, documents=kept)
+
+In a plan the same call only looks the stage up, so the flow function that runs the road also plans it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+from prefect.tasks import exponential_backoff
+
+from data_curation.files import File, join, listing, sha256_file
+from data_curation.place import Artifact, Place, parts_of
+from data_curation.settings import Settings, StageError, TransientError
+from data_curation.sources.source import Source
+from tasks.artifact import Input, Manifest, commit, machine, packages, uris_of
+from tasks.page import run_page, stage_page
+from tasks.process import Outcome, Work, run_child
+from tasks.progress import Display
+from tasks.run import RUN, Decision, Planned, Run, StageRecord, code_hash, code_warning, decide, outputs, plan_unknown
+from tasks.store import Claim, Found
+
+log = logging.getLogger("tokenmill")
+
+Output = State[Artifact] | Artifact | Planned
+"""What a stage hands to the next: a Prefect state (which draws the arrow) in a run, the lookup in a plan."""
+
+
+class Reached(Exception):  # noqa: N818 - it ends a run that was asked to end here; nothing failed
+    """The last stage that was asked for is done."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the road. `takes` says which parts of an argument it reads; by default the one of its name."""
+
+    function: str
+    version: int
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    @property
+    def word(self) -> str:
+        """The stage's one word: YAML section, function, folder in the store."""
+        return self.function.split(":")[1]
+
+    def __call__(self, config: Settings, /, name: str = "", **inputs: Output | Sequence[Output] | None) -> Output:
+        """Run, find or plan the stage; `name` adds a phase or model to the word (`pretrain-8k`)."""
+        name = name or self.word
+        run = RUN.get()
+        if run.mode == "plan":
+            return self._plan(run, config, name, inputs)
+        output = _task(run, name)(self, config, name, inputs)
+        if name == run.last:
+            raise Reached(name)
+        return output
+
+    def narrow(self, inputs: Mapping[str, Any]) -> dict[str, Input]:
+        """The inputs, seen through the declared parts only."""
+        narrowed: dict[str, Input] = {}
+        for argument, value in inputs.items():
+            parts = self.takes.get(argument, (argument,))
+            if isinstance(value, Artifact):
+                narrowed[argument] = value.only(parts)
+            elif value is None:
+                narrowed[argument] = None
+            else:
+                narrowed[argument] = [item.only(parts) for item in value]
+        return narrowed
+
+    def _plan(self, run: Run, config: Settings, name: str, inputs: Mapping[str, Any]) -> Artifact | Planned:
+        items = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
+        waits = [item for item in items if isinstance(item, Planned)]
+        if waits:
+            sure = [item.name for item in waits]
+            record = plan_unknown(run, self.word, name, self.version, config.identity(), sure)
+        else:
+            narrowed = self.narrow(inputs)
+            decision = decide(run, self.word, name, self.version, config.identity(), narrowed)
+            record = _record(self, name, decision, run)
+        run.stages.append(record)
+        return outputs(record)
+
+
+def stage(function: str, version: int, takes: Mapping[str, tuple[str, ...]] | None = None) -> Stage:
+    """Define a stage once: `module:function`; raise `version` when the meaning of its output changes."""
+    return Stage(function, version, takes or {})
+
+
+def listed(name: str, sources: Sequence[Source]) -> Output | Sequence[Output]:
+    """The listings of external sources, fetched first where they must be; in a plan only if they are there."""
+    run = RUN.get()
+    if run.mode == "plan":
+        return _list_sources(run, sources, fetch=False) or Planned(name, changes=True)
+    listing_task: Task[..., Any] = task(name=name, task_run_name=name, **_policy(run))(_sources_task)
+    return listing_task(name, sources)
+
+
+def _sources_task(name: str, sources: Sequence[Source]) -> State[Any]:
+    run = RUN.get()
+    found = _list_sources(run, sources, fetch=True) or []
+    for item in found:
+        size = sum(file.size for file in item.part("files").files)
+        say(f"{name}: {item.name}: {len(item.part('files').files)} files, {size / 1e6:.1f} MB")
+    return Completed(name="Listed", data=found)
+
+
+def _list_sources(run: Run, sources: Sequence[Source], fetch: bool) -> list[Artifact] | None:
+    from data_curation.sources.listing import is_fetched, resolve
+
+    home = Path(run.settings.sources)
+    if not fetch and not all(is_fetched(source, home) for source in sources):
+        return None
+    found: list[Artifact] = []
+    for source in sources:
+        artifact, warnings = resolve(source, home)
+        found.append(artifact)
+        if fetch:
+            run.warnings += warnings
+            for warning in warnings:
+                say(warning, logging.WARNING)
+    return found
+
+
+# ---- the Prefect task ----------------------------------------------------------------------------------------------
+
+
+def _task(run: Run, name: str) -> Task[..., Any]:
+    return task(name=name, task_run_name=name, **_policy(run))(_execute)
+
+
+def _policy(run: Run) -> dict[str, Any]:
+    return {
+        "retries": run.settings.retries,
+        "retry_delay_seconds": exponential_backoff(run.settings.retry_seconds),
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": _transient,
+        "persist_result": False,  # the store decides what is cached, and nothing is ever pickled
+        "cache_policy": NO_CACHE,
+    }
+
+
+def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry only what another try may heal; a wrong configuration or damaged input fails at once."""
+    try:
+        state.result()
+    except Exception as error:
+        return isinstance(error, TransientError)
+    return False
+
+
+def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any]) -> State[Artifact]:
+    """Body of every stage's task: find it in the store or make it; the state's name says which."""
+    run = RUN.get()
+    run.stages = [record for record in run.stages if record.name != name]  # of a try that failed
+    started = time.monotonic()
+    record = StageRecord(name, stage.word, "failed", "")
+    run.stages.append(record)
+    try:
+        narrowed = stage.narrow(inputs)
+        decision = decide(run, stage.word, name, stage.version, config.identity(), narrowed)
+        record.key, record.why = decision.key, decision.why
+        found = decision.found
+        if decision.why:
+            say(f"{name}: {decision.why}")
+            found = _make(run, stage, config, name, narrowed, decision)
+        _finish(run, stage, record, found, made=found.manifest is not None and found.manifest.run == run.id)
+    finally:
+        record.seconds = round(time.monotonic() - started, 3)
+        run.save("running")
+    assert found.manifest is not None
+    artifact = found.manifest.artifact(name, found.home)
+    if record.state == "cached":
+        return Completed(name="Cached", message=f"{name}: {found.home}", data=artifact)
+    _show_page(name, lambda: stage_page(record, run))
+    _enforce_gates(run, record)
+    return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
+
+
+def _make(run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision) -> Found:
+    fresh = run.asked(run.refresh, stage.word, name)
+    claim = run.store.claim(stage.word, decision.key, run.id, fresh, say)
+    if isinstance(claim, Found):
+        return claim
+    try:
+        place = Place(claim.home, Path(), run.resources(stage.word), name)
+        if claim.earlier and (adopted := place.adopt(claim.earlier)):
+            say(f"{name}: goes on with {len(adopted)} complete pieces of attempt {claim.attempt - 1}")
+        hours = run.settings.hours.get(stage.word)
+        work = Work(name, stage.function, config, inputs, claim.home, place.resources, hours and hours * 3600)
+        with Display(name, say) as display:
+            outcome = run_child(work, display.show)
+        manifest = _manifest(run, stage, config, inputs, decision, claim, outcome)
+        claim.publish(manifest)
+    except BaseException:
+        claim.release()
+        raise
+    for piece in place.pieces():
+        if all(part.startswith("work/") for part in piece.files):
+            place.drop(piece)  # a checkpoint: the manifest stands, nobody will resume from it
+    return Found(manifest, claim.home)
+
+
+def _manifest(
+    run: Run,
+    stage: Stage,
+    config: Settings,
+    inputs: dict[str, Input],
+    decision: Decision,
+    claim: Claim,
+    outcome: Outcome,
+) -> Manifest:
+    parts = parts_of(Place(claim.home, Path()).pieces())
+    if not parts:
+        raise StageError(f"{stage.word}: it ended without any output")
+    records = join(claim.home, "records")
+    return Manifest(
+        word=stage.word,
+        key=decision.key,
+        attempt=claim.attempt,
+        version=stage.version,
+        config=config.identity(),
+        inputs=decision.inputs,
+        sources=uris_of(inputs),
+        parts=parts,
+        records=[File(path, size, sha256_file(join(records, path))) for path, size in listing(records).items()],
+        counts=outcome.counts,
+        seconds=round(outcome.seconds, 3),
+        peak_memory=outcome.peak_memory,
+        code=code_hash(stage.function),
+        commit=commit(),
+        packages=packages(),
+        machine=machine() | {"device": run.resources(stage.word).device},
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run.id,
+    )
+
+
+def _finish(run: Run, stage: Stage, record: StageRecord, found: Found, made: bool) -> None:
+    assert found.manifest is not None
+    record.state = "made" if made else "cached"
+    record.manifest, record.digest = found.manifest, found.manifest.digest
+    record.attempt, record.uri = found.manifest.attempt, found.home
+    if not made and (warning := code_warning(run, stage.word, record.name, stage.function, found)):
+        record.warnings.append(warning)
+        say(warning, logging.WARNING)
+
+
+def _record(stage: Stage, name: str, decision: Decision, run: Run) -> StageRecord:
+    """The planned state of a stage whose inputs are all known."""
+    manifest, state = decision.found.manifest, "run" if decision.why else "cached"
+    record = StageRecord(name, stage.word, state, decision.why, decision.key)
+    if manifest is not None:
+        record.manifest, record.attempt, record.uri = manifest, manifest.attempt, decision.found.home
+        if state == "cached":
+            record.digest = manifest.digest
+            warning = code_warning(run, stage.word, name, stage.function, decision.found)
+            record.warnings += [warning] if warning else []
+    return record
+
+
+def _enforce_gates(run: Run, record: StageRecord) -> None:
+    assert record.manifest is not None
+    failed = [gate for gate in record.manifest.counts.gates if not gate["passed"]]
+    for gate in failed:
+        say(f"{record.name}: gate failed: {gate['gate']}: {gate['value']} against {gate['against']}", logging.WARNING)
+    if failed and run.settings.gates == "enforce":
+        names = ", ".join(str(gate["gate"]) for gate in failed)
+        raise StageError(f"{record.name}: gate failed: {names} (run.gates is enforce)")
+
+
+def show_run(run: Run, report: str) -> None:
+    """The summary of a run in the Prefect UI."""
+    _show_page("run-summary", lambda: run_page(run, report))
+
+
+def _show_page(key: str, render: Callable[[], str]) -> None:
+    """A page in the Prefect UI; it must never fail a stage, whatever the server does."""
+    try:
+        create_markdown_artifact(render(), key=key)
+    except Exception as error:
+        log.warning("%s: its page could not be shown: %s", key, error)
+
+
+def say(text: str, level: int = logging.INFO) -> None:
+    """One line for the terminal and, where there is a flow run, for its page."""
+    try:
+        get_run_logger().log(level, text)
+    except MissingContextError:
+        log.log(level, text)

@@ -1,0 +1,22 @@
+"""The training stages as tasks: one line per stage."""
+
+from tasks.stage import stage
+
+SPLITS = ("train", "dev", "test")
+
+pretrain = stage("training.pretrain:pretrain", version=1, takes={"previous": ("model", "state")})
+instruct = stage("training.instruct:instruct", version=1, takes={"dialogues": ("train", "dev")})
+pairs = stage("training.pairs:pairs", version=1, takes={"dialogues": SPLITS})
+reward = stage("training.reward:reward", version=1, takes={"pairs": ("train", "test")})
+prefer = stage("training.prefer:prefer", version=1, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
+reinforce = stage(
+    "training.reinforce:reinforce",
+    version=1,
+    takes={"dialogues": ("train", "dev"), "reward": ("model", "verdict")},
+)
+evaluate = stage(
+    "training.evaluate:evaluate",
+    version=1,
+    takes={"shards": ("heldout",), "dialogues": ("test",), "pairs": ("test",)},
+)
+publish = stage("training.publish:publish", version=1, takes={"evaluations": ("scores",)})
