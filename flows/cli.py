@@ -60,7 +60,7 @@ def run(asked: argparse.Namespace) -> int:
 
 def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Run the flow against PREFECT_API_URL, or against our own server on loopback."""
-    from flows.server import environment, serving
+    from flows.server import environment, flush, serving
 
     def call() -> dict[str, Any]:
         # Prefect reads its settings when it is imported, so the import waits for them.
@@ -80,7 +80,10 @@ def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
         return call()
     with serving(home) as api:
         os.environ.update(environment(home, api))
-        return call()
+        try:
+            return call()
+        finally:
+            flush()
 
 
 def plan(asked: argparse.Namespace) -> int:

@@ -47,24 +47,36 @@ def serving(home: Path, database: str = "", port: int = 0) -> Generator[str]:
     users.mkdir(parents=True, exist_ok=True)
     me = users / f"{os.getpid()}-{psutil.Process().create_time()}"
     me.touch()
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        yield _address(home, database, port)
+        yield _address(home, database, port, started)
     finally:
         me.unlink(missing_ok=True)
+        for process in started:
+            while process.poll() is None and not _used(home):
+                time.sleep(0.1)  # what this process started is gone when it ends, unless others use it
 
 
-def _address(home: Path, database: str, port: int) -> str:
+def flush() -> None:
+    """Send what Prefect still holds back, before its server ends: otherwise its threads retry for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (APILogWorker, EventsWorker):
+        service.drain_all(timeout=10)
+
+
+def _address(home: Path, database: str, port: int, started: list["subprocess.Popen[bytes]"]) -> str:
     deadline = time.monotonic() + START_SECONDS
-    process: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
         state = _state(home)
         if state and _healthy(state["api"]):
             return str(state["api"])
         if state and not psutil.pid_exists(int(state["pid"])):
             (home / "server" / "server.json").unlink(missing_ok=True)
-        elif state is None and process is None:
-            process = _start(home, database, port or _free_port())
-        elif process is not None and process.poll() not in (None, 0):
+        elif state is None and not started:
+            started.append(_start(home, database, port or _free_port()))
+        elif started and started[0].poll() not in (None, 0):
             raise TokenmillError(f"the Prefect server ended at once: see {home / 'server' / 'log.txt'}")
         time.sleep(0.2)
     raise TokenmillError(

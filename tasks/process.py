@@ -82,7 +82,9 @@ def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome
             peak = _wait(child, work, started)
         finally:
             _end(child)
-            reader.join(5)
+            reader.join()
+            assert child.stdout is not None
+            child.stdout.close()
             # A store that is away must not hide why the stage failed.
             with suppress(Exception):
                 write_bytes(join(work.home, "work", "log.txt"), "\n".join(tail).encode())
