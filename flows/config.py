@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from data_curation.decontaminate import DecontaminateConfig
-from data_curation.dedup import DedupConfig
 from pydantic import ValidationError
-from training.evaluate import EvaluateConfig
-from training.publish import PublishConfig
 
 from data_curation.clean import CleanConfig
+from data_curation.decontaminate import DecontaminateConfig
+from data_curation.dedup import DedupConfig
 from data_curation.dialogues import DialoguesConfig
 from data_curation.extract import ExtractConfig
 from data_curation.settings import ConfigError, Settings
 from data_curation.shard import ShardConfig
 from data_curation.tokenizer import TokenizerConfig
 from tasks.run import RunConfig
+from training.evaluate import EvaluateConfig
 from training.instruct import InstructConfig
 from training.pairs import PairsConfig
 from training.prefer import PreferConfig
 from training.pretrain import PretrainConfig
+from training.publish import PublishConfig
 from training.reinforce import ReinforceConfig
 from training.reward import RewardConfig
 
@@ -33,9 +33,9 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 class PipelineConfig(Settings):
     """Everything that can be said about a run, section by section in the order of the road."""
 
-    dialogues: DialoguesConfig
+    dialogues: DialoguesConfig = DialoguesConfig()
     """Conversations: sources, checks, splits, generated tasks."""
-    extract: ExtractConfig
+    extract: ExtractConfig = ExtractConfig()
     """Raw pages to text."""
     clean: CleanConfig = CleanConfig()
     """Language and quality rules."""
@@ -47,7 +47,7 @@ class PipelineConfig(Settings):
     """Byte-level BPE."""
     shard: ShardConfig = ShardConfig()
     """Token shards and the held-out split."""
-    pretrain: PretrainConfig
+    pretrain: PretrainConfig = PretrainConfig()
     """The model and its length-progressive phases."""
     instruct: InstructConfig = InstructConfig()
     """Supervised fine-tuning on conversations."""

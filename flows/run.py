@@ -15,7 +15,7 @@ from data_curation.files import is_local, local_path
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import WORDS, PipelineConfig, load, presets
 from flows.pipeline import road
-from tasks.plan import estimate, with_estimates
+from tasks.plan import estimate, with_training
 from tasks.report import publish_report
 from tasks.run import Run, running
 from tasks.stage import Reached, say, show_run
@@ -108,8 +108,17 @@ def plan(preset: str, config: PipelineConfig, asked: Asked) -> Run:
     if asked.until:
         last = max(i for i, record in enumerate(run.stages) if asked.until in (record.name, record.stage))
         del run.stages[last + 1 :]
-    with_estimates(run, config.pretrain)
+    with_training(run, _training_figures(config))
     return run
+
+
+def _training_figures(config: PipelineConfig) -> dict[str, dict[str, float]]:
+    """Tokens and FLOPs of every pretrain phase."""
+    model, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
+    return {
+        name: {"tokens": phase.tokens, "flops": phase.tokens * model.flops_per_token(phase.seq_len, vocabulary)}
+        for name, phase in zip(config.pretrain.names(), config.pretrain.phases, strict=True)
+    }
 
 
 def _new_run(mode: Any, preset: str, config: PipelineConfig, asked: Asked) -> Run:

@@ -1,7 +1,7 @@
 """What a plan says of each stage beside its state: bytes, seconds, money, tokens and FLOPs."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from tasks.run import Run, StageRecord
 
@@ -9,21 +9,10 @@ from tasks.run import Run, StageRecord
 FIRST_TIME_BYTES = 50_000_000
 
 
-class Training(Protocol):
-    """What the plan asks of the pretrain section."""
-
-    names: Callable[[], list[str]]
-    tokens: Callable[[int], int]
-    flops: Callable[[int], float]
-
-
-def with_estimates(run: Run, training: Training) -> None:
-    """Attach to every planned pretrain phase its tokens and FLOPs."""
-    names = training.names()
+def with_training(run: Run, figures: Mapping[str, dict[str, float]]) -> None:
+    """Attach tokens and FLOPs to the planned pretrain phases: {name: {"tokens", "flops"}}."""
     for record in run.stages:
-        if record.name in names:
-            index = names.index(record.name)
-            record.figures |= {"tokens": training.tokens(index), "flops": training.flops(index)}
+        record.figures |= figures.get(record.name, {})
 
 
 def estimate(record: StageRecord) -> dict[str, Any]:
