@@ -23,15 +23,15 @@ def road(config: PipelineConfig) -> Output:
     # Documents -> ONE set of shards that serves every sequence length.
     bpe = tokenizer(config.tokenizer, documents=documents)
     shards = shard(config.shard, documents=[documents], tokenizer=bpe)
+    data = {"shards": shards, "dialogues": chats}
 
     # Growing lengths, each phase from the model, optimizer and place in the data where the last one stopped.
-    scores: list[Output] = []
-    base = None
-    for index, name in enumerate(config.pretrain.names()):
-        base = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=base)
-        scores.append(
-            evaluate(config.evaluate, name=f"evaluate-{name}", model=base, shards=shards, dialogues=chats, pairs=None)
-        )
+    *earlier, last = config.pretrain.names()
+    phase, scores = None, list[Output]()
+    for index, name in enumerate(earlier):
+        phase = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=phase)
+        scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=phase, **data, pairs=None))
+    base = pretrain(config.pretrain.run_of(len(earlier)), name=last, shards=shards, tokenizer=bpe, previous=phase)
 
     # Base model -> chat model. Preference pairs come from the model itself, judged by verifiers.
     sft = instruct(config.instruct, model=base, dialogues=chats)
@@ -42,9 +42,5 @@ def road(config: PipelineConfig) -> Output:
 
     # Side by side, on data that no stage has trained on.
     for name, model in {"base": base, "sft": sft, "dpo": dpo, "grpo": grpo}.items():
-        scores.append(
-            evaluate(
-                config.evaluate, name=f"evaluate-{name}", model=model, shards=shards, dialogues=chats, pairs=judged
-            )
-        )
+        scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=model, **data, pairs=judged))
     return publish(config.publish, model=grpo, evaluations=scores)

@@ -1,0 +1,1 @@
+"""Tests: the same four folders again."""

@@ -91,7 +91,7 @@ def test_transient_error_is_retried_and_pieces_adopted(road: Road, tmp_path: Pat
 
 def test_input_error_fails_at_once(road: Road, tmp_path: Path):
     """Damaged input is not tried again, and its words reach the caller."""
-    with pytest.raises(InputError, match="sort: numbers.json: line 1 is damaged: restore the file"):
+    with pytest.raises(InputError, match=r"sort: numbers\.json: line 1 is damaged: restore the file"):
         road(sort_config=SortConfig(fail="input", mended=str(tmp_path / "never")))
     attempts = next((tmp_path / "store" / "sort").iterdir())
     assert [path.name for path in attempts.iterdir()] == ["1"]
@@ -133,7 +133,7 @@ def test_killed_run_goes_on(road: Road, tmp_path: Path):
         "        sort(config, numbers=seed(SeedConfig()))\n"
         "flow(name='toy')(body)()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
     work = tmp_path / "store" / "sort"
     while not list(work.glob("*/1/work/pieces/first.json")):
         assert process.poll() is None
@@ -170,7 +170,7 @@ print(json.dumps([record.state for record in run.stages]))
     processes: list[subprocess.Popen[bytes]] = []
     for log in logs:
         with log.open("wb") as output:
-            environment = os.environ | {"PYTHONPATH": os.getcwd()}
+            environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
             processes.append(
                 subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=output, stderr=output)
             )

@@ -1,0 +1,1 @@
+"""Training: from shards to an aligned model; runs without Prefect."""

@@ -1,0 +1,183 @@
+"""The exact batch of any step: a pure function of seed, lengths and step, for every world size.
+
+All documents, in one random order per epoch, form an endless stream of tokens. Step s of a run takes tokens
+s * tokens_per_step and following; a phase goes on where the one before stopped. Inside a phase the stream is cut into
+windows of a fixed number of steps, and each window is packed on its own (packing.py) into rows that are all full. So
+no token of an epoch is lost or comes twice, there is no padding, and any step is reached by packing one window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_curation.settings import ConfigError, InputError, canonical
+from data_curation.shards import Shards
+from training.packing import Numbers, Pieces, pack
+
+WINDOW_TOKENS = 1 << 22  # packed at a time: enough that few documents are cut, and memory stays flat
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a global batch, each array int64 [rows, seq_len]."""
+
+    tokens: Numbers
+    labels: Numbers
+    """The next token inside the same piece of a document, -100 at its last token."""
+    positions: Numbers
+    """0, 1, ... inside each piece."""
+    documents: Numbers
+    """Number of the piece in its row; attention stays inside a piece. -1 would be padding, and there is none."""
+
+
+class Batches:
+    """Batches of `tokens_per_step` tokens from a local folder of shards.
+
+    `phases` are (seq_len, steps) of all phases so far, the current one last. Raises ConfigError for lengths that do not
+    divide the step, InputError for shards with fewer tokens than one step.
+    """
+
+    def __init__(self, folder: Path, *, seed: int, tokens_per_step: int, phases: Sequence[tuple[int, int]]) -> None:
+        self.shards = Shards(folder)
+        self.seed, self.tokens_per_step, self.phases = seed, tokens_per_step, [(int(a), int(b)) for a, b in phases]
+        self.tokens = int(self.shards.lengths.sum())
+        """Tokens of one epoch."""
+        for number, (length, _) in enumerate(self.phases):
+            if length < 1 or tokens_per_step % length:
+                raise ConfigError(
+                    f"pretrain.tokens_per_step ({tokens_per_step}) must be divisible by "
+                    f"pretrain.phases[{number}].seq_len ({length}): change one of them"
+                )
+        if self.tokens < tokens_per_step:
+            raise InputError(
+                f"{folder}: {self.tokens} tokens, one step takes {tokens_per_step}: "
+                "give more documents, or lower pretrain.tokens_per_step"
+            )
+        self._window = lru_cache(2)(self._make_window)
+        self._epoch = lru_cache(2)(self._make_epoch)
+
+    def batch(self, phase: int, step: int) -> Batch:
+        """The global batch of a step; phases and steps count from 0."""
+        return self.share(phase, step, 0, 1)
+
+    def share(self, phase: int, step: int, rank: int, world: int) -> Batch:
+        """The rows of one of `world` ranks: all shares in order of the ranks are the global batch."""
+        rows = self.rows(phase)
+        if rows % world or not 0 <= rank < world:
+            raise ConfigError(
+                f"pretrain.tokens_per_step: {rows} rows of {self.phases[phase][0]} tokens a step do not go "
+                f"evenly to rank {rank} of {world}: change tokens_per_step or the number of devices"
+            )
+        return self._rows(phase, step, rows // world * rank, rows // world * (rank + 1))
+
+    def rows(self, phase: int) -> int:
+        """Rows of a global batch in a phase."""
+        return self.tokens_per_step // self.phases[phase][0]
+
+    def epochs(self, phase: int, step: int) -> float:
+        """How often the documents have been gone through before this step."""
+        return (sum(steps for _, steps in self.phases[:phase]) + step) * self.tokens_per_step / self.tokens
+
+    def fingerprint(self, phase: int | None = None) -> str:
+        """Hex sha256 of all that decides the batches up to the end of a phase (of the last one if none is named)."""
+        return sha256(canonical(self._identity(len(self.phases) - 1 if phase is None else phase))).hexdigest()
+
+    def state(self, phase: int, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps: `step` is the next one to take."""
+        return {"step": step, "phase": phase, **self._identity(phase)}
+
+    def resume(self, state: dict[str, Any], phase: int) -> int:
+        """The next step of a saved state. Raises InputError, saying what differs, for a state of other batches."""
+        for name, mine in {"phase": phase, **self._identity(phase)}.items():
+            if state.get(name) != mine:
+                raise InputError(
+                    f"this state belongs to other batches: {name} is {state.get(name)!r}, here it is {mine!r}; "
+                    "remove the checkpoint, or use the shards and settings that it was made with"
+                )
+        return int(state["step"])
+
+    def _identity(self, phase: int) -> dict[str, Any]:
+        return {
+            "seq_len": self.phases[phase][0],
+            "phases": [list(pair) for pair in self.phases[: phase + 1]],
+            "tokens_per_step": self.tokens_per_step,
+            "seed": self.seed,
+            "shards": self.shards.digest,
+        }
+
+    def _rows(self, phase: int, step: int, first: int, last: int) -> Batch:
+        length, steps = self.phases[phase]
+        if not 0 <= step < steps:
+            raise IndexError(f"step {step} of phase {phase}, which has {steps}")
+        window, within = divmod(step, self._steps_per_window)
+        pieces, base = self._window(phase, window), within * self.rows(phase)
+        begin, stop = np.searchsorted(pieces.rows, [base + first, base + last])
+        sizes, rows = pieces.sizes[begin:stop], pieces.rows[begin:stop]
+        starts = np.cumsum(sizes) - sizes
+        tokens = np.empty((last - first) * length, np.int64)
+        for document, skip, size, at in zip(
+            *(array.tolist() for array in (pieces.documents[begin:stop], pieces.begins[begin:stop], sizes, starts)),
+            strict=True,
+        ):
+            tokens[at : at + size] = self.shards.tokens(document, skip, skip + size)
+        labels = np.roll(tokens, -1)
+        labels[starts + sizes - 1] = IGNORED
+        positions = np.arange(len(tokens)) - np.repeat(starts, sizes)
+        number = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        shape = (last - first, length)
+        return Batch(*(array.reshape(shape) for array in (tokens, labels, positions, np.repeat(number, sizes))))
+
+    @property
+    def _steps_per_window(self) -> int:
+        return max(1, WINDOW_TOKENS // self.tokens_per_step)
+
+    def _make_window(self, phase: int, window: int) -> Pieces:
+        """Pack one window; its rows come in a random order, so that a batch is a sample of the whole window."""
+        length, steps = self.phases[phase]
+        before = sum(some for _, some in self.phases[:phase])
+        start, stop = window * self._steps_per_window, min((window + 1) * self._steps_per_window, steps)
+        pieces = pack(
+            *self._stretch((before + start) * self.tokens_per_step, (before + stop) * self.tokens_per_step), length
+        )
+        place = _order((stop - start) * self.rows(phase), self.seed, phase, window, 1)
+        order = np.argsort(place[pieces.rows], kind="stable")
+        return Pieces(*(array[order] for array in (pieces.documents, pieces.begins, pieces.sizes, place[pieces.rows])))
+
+    def _stretch(self, start: int, stop: int) -> tuple[Numbers, Numbers, Numbers]:
+        """Documents, first tokens and sizes that make up tokens `start` to `stop` of the stream."""
+        found: list[tuple[Numbers, Numbers, Numbers]] = []
+        while start < stop:
+            epoch, low = divmod(start, self.tokens)
+            high = min(low + stop - start, self.tokens)
+            order, ends = self._epoch(epoch)
+            first, last = int(np.searchsorted(ends, low, "right")), int(np.searchsorted(ends, high, "left"))
+            documents = order[first : last + 1]
+            sizes = self.shards.lengths[documents]
+            begins = np.zeros_like(sizes)
+            begins[0] = low - (ends[first] - sizes[0])
+            sizes[-1] -= ends[last] - high
+            sizes[0] -= begins[0]
+            found.append((documents, begins, sizes))
+            start += high - low
+        documents, begins, sizes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        return documents, begins, sizes
+
+    def _make_epoch(self, epoch: int) -> tuple[Numbers, Numbers]:
+        """The order of the documents in an epoch, and the stream position at which each of them ends."""
+        order = _order(len(self.shards.records), self.seed, epoch, 0, 0)
+        return order, np.cumsum(self.shards.lengths[order])
+
+
+def _order(size: int, *words: int) -> Numbers:
+    """A permutation that follows from the words alone, in every numpy release: indices sorted by splitmix64."""
+    start = int.from_bytes(sha256(canonical(list(words))).digest()[:8], "little")
+    mixed = (np.arange(size, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable").astype(np.int64)
