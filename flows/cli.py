@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import PipelineConfig, load, presets
+from flows.terminal import count, print_stages, print_table, seconds_of
 
 if TYPE_CHECKING:
     from tasks.store import Store
@@ -52,7 +53,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print(json.dumps(summary))
     elif summary["report"]:
-        _print_stages(summary["stages"])
+        print_stages(summary["stages"])
         print(f"report  {summary['report']}")
         print(f"model   {summary['model'] or 'not made'}")
     return code
@@ -98,9 +99,10 @@ def plan(asked: argparse.Namespace) -> int:
         print(json.dumps({"stages": entries}))
         return DONE
     rows = [
-        [entry["name"], entry["state"], _seconds(entry), _count(entry.get("tokens")), entry["why"]] for entry in entries
+        [entry["name"], entry["state"], seconds_of(entry), count(entry.get("tokens")), entry["why"]]
+        for entry in entries
     ]
-    _print_table(["stage", "state", "seconds", "tokens", "why"], rows)
+    print_table(["stage", "state", "seconds", "tokens", "why"], rows)
     for entry in entries:
         for warning in entry["warnings"]:
             print(f"warning: {warning}")
@@ -122,7 +124,7 @@ def runs(asked: argparse.Namespace) -> int:
         print(json.dumps(entries))
         return DONE
     rows = [[e["run"], e["state"], str(len(e["stages"])), e["started"], e["error"][:60]] for e in entries]
-    _print_table(["run", "state", "stages", "started", "error"], rows)
+    print_table(["run", "state", "stages", "started", "error"], rows)
     return DONE
 
 
@@ -137,7 +139,7 @@ def show(asked: argparse.Namespace) -> int:
         print(json.dumps(entry))
         return DONE
     print(f"run     {entry['run']}\nstate   {entry['state']} {entry['error']}\npreset  {entry['preset']}")
-    _print_stages(entry["stages"])
+    print_stages(entry["stages"])
     return DONE
 
 
@@ -233,29 +235,6 @@ def _quiet() -> None:
     # Prefect's and its libraries' own deprecations are nothing a user of ours can act on.
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-
-
-def _print_stages(stages: list[dict[str, Any]]) -> None:
-    rows = [[s["name"], s["state"], f"{s['seconds']:.1f}", (s["digest"] or "")[:12], s["why"]] for s in stages]
-    _print_table(["stage", "state", "seconds", "digest", "why"], rows)
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
-
-
-def _seconds(entry: dict[str, Any]) -> str:
-    return f"{entry['seconds']:.0f}" if "seconds" in entry else ""
-
-
-def _count(number: int | None) -> str:
-    return f"{number:,}" if number else ""
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from flows.config import PipelineConfig
 from tasks.curation import clean, decontaminate, dedup, dialogues, extract, shard, tokenizer
-from tasks.stage import Output, listed
+from tasks.sources import listed
+from tasks.stage import Output
 from tasks.training import evaluate, instruct, pairs, prefer, pretrain, publish, reinforce, reward
 
 

@@ -18,7 +18,8 @@ from flows.pipeline import road
 from tasks.plan import estimate, with_training
 from tasks.report import publish_report
 from tasks.run import Run, running
-from tasks.stage import Reached, say, show_run
+from tasks.show import say, show_run
+from tasks.stage import Reached
 from tasks.store import Store
 
 Preset = Annotated[str, Field(description="What to run.", json_schema_extra={"enum": [*presets()]})]

@@ -8,31 +8,29 @@ In a plan the same call only looks the stage up, so the flow function that runs 
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from data_curation.files import File, join, listing, sha256_file
 from data_curation.place import Artifact, Place, parts_of
 from data_curation.settings import Settings, StageError, TransientError
-from data_curation.sources.source import Source
 from tasks.artifact import Input, Manifest, commit, machine, packages, uris_of
-from tasks.page import run_page, stage_page
+from tasks.page import stage_page
 from tasks.process import Outcome, Work, run_child
 from tasks.progress import Display
-from tasks.run import RUN, Decision, Planned, Run, StageRecord, code_hash, code_warning, decide, outputs, plan_unknown
+from tasks.run import RUN, Planned, Run, StageRecord
+from tasks.show import say, show_page
 from tasks.store import Claim, Found
+from tasks.why import Decision, code_hash, code_warning, decide, outputs, plan_unknown
 
 log = logging.getLogger("tokenmill")
 
@@ -100,49 +98,15 @@ def stage(function: str, version: int, takes: Mapping[str, tuple[str, ...]] | No
     return Stage(function, version, takes or {})
 
 
-def listed(name: str, sources: Sequence[Source]) -> Output | Sequence[Output]:
-    """The listings of external sources, fetched first where they must be; in a plan only if they are there."""
-    run = RUN.get()
-    if run.mode == "plan":
-        return _list_sources(run, sources, fetch=False) or Planned(name, changes=True)
-    listing_task: Task[..., Any] = task(name=name, task_run_name=name, **_policy(run))(_sources_task)
-    return listing_task(name, sources)
-
-
-def _sources_task(name: str, sources: Sequence[Source]) -> State[Any]:
-    run = RUN.get()
-    found = _list_sources(run, sources, fetch=True) or []
-    for item in found:
-        size = sum(file.size for file in item.part("files").files)
-        say(f"{name}: {item.name}: {len(item.part('files').files)} files, {size / 1e6:.1f} MB")
-    return Completed(name="Listed", data=found)
-
-
-def _list_sources(run: Run, sources: Sequence[Source], fetch: bool) -> list[Artifact] | None:
-    from data_curation.sources.listing import is_fetched, resolve
-
-    home = Path(run.settings.sources)
-    if not fetch and not all(is_fetched(source, home) for source in sources):
-        return None
-    found: list[Artifact] = []
-    for source in sources:
-        artifact, warnings = resolve(source, home)
-        found.append(artifact)
-        if fetch:
-            run.warnings += warnings
-            for warning in warnings:
-                say(warning, logging.WARNING)
-    return found
-
-
 # ---- the Prefect task ----------------------------------------------------------------------------------------------
 
 
 def _task(run: Run, name: str) -> Task[..., Any]:
-    return task(name=name, task_run_name=name, **_policy(run))(_execute)
+    return task(name=name, task_run_name=name, **policy(run))(_execute)
 
 
-def _policy(run: Run) -> dict[str, Any]:
+def policy(run: Run) -> dict[str, Any]:
+    """How Prefect retries a task of ours, and that it caches and pickles nothing."""
     return {
         "retries": run.settings.retries,
         "retry_delay_seconds": exponential_backoff(run.settings.retry_seconds),
@@ -185,7 +149,7 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     artifact = found.manifest.artifact(name, found.home)
     if record.state == "cached":
         return Completed(name="Cached", message=f"{name}: {found.home}", data=artifact)
-    _show_page(name, lambda: stage_page(record, run))
+    show_page(name, lambda: stage_page(record, run))
     _enforce_gates(run, record)
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
@@ -280,24 +244,3 @@ def _enforce_gates(run: Run, record: StageRecord) -> None:
     if failed and run.settings.gates == "enforce":
         names = ", ".join(str(gate["gate"]) for gate in failed)
         raise StageError(f"{record.name}: gate failed: {names} (run.gates is enforce)")
-
-
-def show_run(run: Run, report: str) -> None:
-    """The summary of a run in the Prefect UI."""
-    _show_page("run-summary", lambda: run_page(run, report))
-
-
-def _show_page(key: str, render: Callable[[], str]) -> None:
-    """A page in the Prefect UI; it must never fail a stage, whatever the server does."""
-    try:
-        create_markdown_artifact(render(), key=key)
-    except Exception as error:
-        log.warning("%s: its page could not be shown: %s", key, error)
-
-
-def say(text: str, level: int = logging.INFO) -> None:
-    """One line for the terminal and, where there is a flow run, for its page."""
-    try:
-        get_run_logger().log(level, text)
-    except MissingContextError:
-        log.log(level, text)

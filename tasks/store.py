@@ -16,16 +16,12 @@ import json
 import logging
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from data_curation.files import (
     create_exclusively,
@@ -41,35 +37,9 @@ from data_curation.files import (
 )
 from data_curation.settings import ConfigError, TokenmillError
 from tasks.artifact import Manifest
+from tasks.lease import BEAT_SECONDS, STALE_SECONDS, Lease, this_host
 
 log = logging.getLogger("tokenmill")
-
-BEAT_SECONDS = 15.0
-STALE_SECONDS = 90.0
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Who holds an attempt."""
-
-    host: str
-    pid: int
-    started: float
-    """Start of the process, seconds since the epoch: a pid alone may have been given away again."""
-    run: str
-
-    @staticmethod
-    def mine(run: str) -> "Lease":
-        """The lease of this process."""
-        return Lease(_host(), os.getpid(), psutil.Process().create_time(), run)
-
-    def alive_here(self) -> bool:
-        """Whether the holder, a process of this host, still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
 
 
 @dataclass(frozen=True)
@@ -243,7 +213,7 @@ class Store:
         lease = self._lease(word, key, attempt)
         if lease is None:
             return None
-        if lease.host == _host():
+        if lease.host == this_host():
             return lease if lease.alive_here() else None
         home = self.uri(word, key, str(attempt))
         beat = join(home, "beat") if f"{attempt}/beat" in files else join(home, "lease.json")
@@ -261,7 +231,7 @@ class Store:
 
     def _now(self) -> float:
         """Seconds since the epoch by the store's own clock: hosts may disagree about the time."""
-        probe = self.uri("runs", f".clock-{_host()}-{os.getpid()}")
+        probe = self.uri("runs", f".clock-{this_host()}-{os.getpid()}")
         write_bytes(probe, b"")
         return _modified(probe)
 
@@ -275,14 +245,3 @@ def _modified(uri: str) -> float:
     fs.invalidate_cache()
     when = fs.modified(path)
     return when.timestamp() if isinstance(when, datetime) else datetime.now(UTC).timestamp()
-
-
-def _host() -> str:
-    """This host, and which process numbers it means: a container has its own."""
-    marks = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            marks.append(Path(path).read_text().strip() if path.endswith("boot_id") else str(Path(path).readlink()))
-        except OSError:
-            continue
-    return "/".join(marks)

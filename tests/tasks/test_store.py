@@ -12,7 +12,8 @@ import pytest
 from data_curation.files import create_exclusively, listing, read_bytes, write_bytes
 from data_curation.settings import ConfigError, InputError
 from tasks.care import prune_store, verify_store
-from tasks.store import STALE_SECONDS, Claim, Lease, Store
+from tasks.lease import STALE_SECONDS, Lease
+from tasks.store import Claim, Store
 from tests.tasks.conftest import Road
 
 
