@@ -137,11 +137,11 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
         narrowed = stage.narrow(inputs)
         decision = decide(run, stage.word, name, stage.version, config.identity(), narrowed)
         record.key, record.why = decision.key, decision.why
-        found = decision.found
+        found, made = decision.found, False
         if decision.why:
             say(f"{name}: {decision.why}")
-            found = _make(run, stage, config, name, narrowed, decision)
-        _finish(run, stage, record, found, made=found.manifest is not None and found.manifest.run == run.id)
+            found, made = _make(run, stage, config, name, narrowed, decision)
+        _finish(run, stage, record, found, made)
     finally:
         record.seconds = round(time.monotonic() - started, 3)
         run.save("running")
@@ -154,11 +154,11 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
 
-def _make(run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision) -> Found:
+def _make(run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision) -> tuple[Found, bool]:
     fresh = run.asked(run.refresh, stage.word, name)
     claim = run.store.claim(stage.word, decision.key, run.id, fresh, say)
     if isinstance(claim, Found):
-        return claim
+        return claim, False  # another run has made it while this one waited
     try:
         place = Place(claim.home, Path(), run.resources(stage.word), name)
         if claim.earlier and (adopted := place.adopt(claim.earlier)):
@@ -175,7 +175,7 @@ def _make(run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str,
     for piece in place.pieces():
         if all(part.startswith("work/") for part in piece.files):
             place.drop(piece)  # a checkpoint: the manifest stands, nobody will resume from it
-    return Found(manifest, claim.home)
+    return Found(manifest, claim.home), True
 
 
 def _manifest(

@@ -1,0 +1,263 @@
+"""Guarantees of pretraining: its settings, its phases, its outputs, its resume."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from data_curation.files import sha256_file
+from data_curation.place import Artifact, Place, parts_of
+from data_curation.settings import InputError, StageError
+from data_curation.shard_writer import write_folder
+from data_curation.shards import Document, Index
+from tests.training.conftest import artifact
+from training import loop
+from training.pretrain import ModelConfig, Phase, PretrainConfig, pretrain
+
+TINY = ModelConfig(family="llama", hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64)
+
+
+def config(**given: Any) -> PretrainConfig:
+    """Two phases of six and three steps."""
+    phases = [
+        Phase(seq_len=32, tokens=6 * 256, learning_rate=1e-2, warmup_steps=2),
+        Phase(seq_len=64, tokens=3 * 256, learning_rate=5e-3, rope_theta=50_000.0, shape="linear"),
+    ]
+    return PretrainConfig(**{"model": TINY, "tokens_per_step": 256, "dtype": "float32", "phases": phases} | given)
+
+
+def documents(number: int, vocabulary: int) -> Iterator[Document]:
+    """Documents of 5 to 150 tokens that count upwards, each closed by token 0."""
+    random = np.random.default_rng(0)
+    for index in range(number):
+        length = int(random.integers(5, 150))
+        tokens = 20 + (np.arange(length) + random.integers(100)) % (vocabulary - 20)
+        yield Document(f"{index:032x}", "made", "en", length, np.append(tokens, 0).astype(np.uint16))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(chat_tokenizer: Path) -> Artifact:
+    """The tiny tokenizer as an artifact."""
+    return artifact("tokenizer", chat_tokenizer.parent)
+
+
+@pytest.fixture(scope="session")
+def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Shards and a held-out split of counting documents, made with the tiny tokenizer."""
+    home = tmp_path_factory.mktemp("shards")
+    index = Index(300, 0, sha256_file(str(chat_tokenizer / "tokenizer.json")), ("made",), ("en",))
+    write_folder(home / "shards", index, documents(60, 300))
+    return artifact("shard", home)
+
+
+def published(place: Place) -> Artifact:
+    """What the stage published, as the next stage sees it."""
+    return Artifact(place.name, place.home, parts_of(place.pieces()), key=place.name)
+
+
+def digests(output: Artifact) -> dict[str, str]:
+    """Digest of every part."""
+    return {name: part.digest for name, part in output.parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"phases": []}, "pretrain.phases is empty"),
+        ({"tokens_per_step": 100}, r"pretrain.phases\[0\].seq_len \(32\) must divide pretrain.tokens_per_step \(100\)"),
+        (
+            {
+                "phases": [
+                    Phase(seq_len=64, tokens=2560, learning_rate=1),
+                    Phase(seq_len=32, tokens=256, learning_rate=1),
+                ]
+            },
+            r"pretrain.phases\[1\].seq_len is 32, phases\[0\] has 64: lengths must grow",
+        ),
+        (
+            {
+                "phases": [
+                    Phase(seq_len=32, tokens=512, learning_rate=1),
+                    Phase(seq_len=64, tokens=512, learning_rate=1),
+                ]
+            },
+            r"pretrain.phases\[0\].tokens is 50% of all tokens; the first phase needs more than half: raise it",
+        ),
+        ({"phases": [Phase(seq_len=32, tokens=-5, learning_rate=1)]}, r"pretrain.phases\[0\].tokens is -5: give"),
+        ({"phases": [Phase(seq_len=32, tokens=255, learning_rate=1)]}, r"tokens is 255, less than one step"),
+        ({"phases": [Phase(seq_len=32, tokens=512, learning_rate=0)]}, r"pretrain.phases\[0\].learning_rate is 0"),
+        (
+            {"phases": [Phase(seq_len=32, tokens=512, learning_rate=1, warmup_steps=2)]},
+            r"pretrain.phases\[0\].warmup_steps is 2 of 2 steps",
+        ),
+    ],
+)
+def test_wrong_phases_are_refused_with_path_value_and_remedy(given: dict[str, Any], message: str) -> None:
+    """Every mistake in the phases names its setting and its value before anything runs."""
+    with pytest.raises(ValidationError, match=message):
+        config(**given)
+
+
+def test_numbers_may_be_written_with_an_exponent() -> None:
+    """2e6, which YAML reads as text, means two million tokens."""
+    assert Phase(seq_len=32, tokens="2e6", learning_rate=1).tokens == 2_000_000
+
+
+def test_stages_are_named_by_length() -> None:
+    """Multiples of 1,024 are written with a k."""
+    phases = [Phase(seq_len=n, tokens=2**20 >> i, learning_rate=1) for i, n in enumerate((256, 1024, 8192))]
+    assert config(tokens_per_step=8192, phases=phases).names() == ["pretrain-256", "pretrain-1k", "pretrain-8k"]
+
+
+def test_a_phase_does_not_depend_on_later_ones_unless_the_schedule_spans_the_run() -> None:
+    """Changing the second phase leaves the first one's identity alone; with `span: run` it does not."""
+    for whole, same in (("phase", True), ("run", False)):
+        first = config().phases[0]
+        schedules = {"schedule": {"span": whole, "shape": "linear"}}
+        runs = [
+            config(phases=[first, Phase(seq_len=64, tokens=tokens, learning_rate=1e-3)], **schedules).run_of(0)
+            for tokens in (256, 512)
+        ]
+        assert (runs[0].identity() == runs[1].identity()) is same
+
+
+def test_phases_carry_model_optimizer_and_place_in_the_data(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """The second phase goes on from the first; its folder loads in transformers with its own length and rope."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    first, second = new_place("first"), new_place("second")
+    before = pretrain(config().run_of(0), shards, tokenizer, None, first)
+    after = pretrain(config().run_of(1), shards, tokenizer, published(first), second)
+    assert after.metrics["train_loss"]["value"] < before.metrics["train_loss"]["value"]
+    output = published(second)
+    folder = output.folder("model", second.scratch)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.max_position_embeddings == 64
+    assert model.config.rope_parameters["rope_theta"] == 50_000.0
+    assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(folder).eos_token_id
+    assert sha256_file(str(folder / "tokenizer.json")) == sha256_file(tokenizer.uri("tokenizer", "tokenizer.json"))
+    state = output.read_json("state", "state.json")
+    assert (state["steps"], state["tokens"]) == (9, 9 * 256)
+    from safetensors.numpy import load_file
+
+    moments = load_file(output.folder("state", second.scratch) / "optimizer.safetensors")
+    assert {float(value) for name, value in moments.items() if name.endswith(".step")} == {9.0}
+
+
+@pytest.mark.parametrize("last", [1, 4, 5])
+def test_a_resumed_phase_equals_an_unbroken_one_byte_for_byte(
+    last: int, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at any step and taken over by another attempt, model and state have the bytes of an unbroken run."""
+    unbroken = new_place("unbroken", checkpoint_seconds=1e9)
+    pretrain(config().run_of(0), shards, tokenizer, None, unbroken)
+
+    broken, again = new_place("broken", checkpoint_seconds=0), new_place("again", checkpoint_seconds=0)
+    step = loop.Trainer.step
+
+    def stop(trainer: loop.Trainer, state: Any) -> None:
+        if state.step == last:
+            raise KeyboardInterrupt
+        step(trainer, state)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop.Trainer, "step", stop)
+        pretrain(config().run_of(0), shards, tokenizer, None, broken)
+    kept = again.adopt(broken.home)
+    assert kept == [f"checkpoint-{number:06d}" for number in range(max(1, last - 1), last + 1)]
+    steps: list[int] = []
+
+    def count(trainer: loop.Trainer, state: Any) -> None:
+        steps.append(state.step)
+        step(trainer, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "step", count)
+        pretrain(config().run_of(0), shards, tokenizer, None, again)
+    assert steps == list(range(last, 6))
+    assert digests(published(again)) == digests(published(unbroken))
+    assert set(published(again).parts) == {"model", "state"}
+    assert again.done("model") is not None and len(again.pieces()) == 1
+
+
+def test_a_finished_phase_is_not_trained_again(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that adopts the complete output gives its counts without a step."""
+    place = new_place("done")
+    counts = pretrain(config().run_of(0), shards, tokenizer, None, place)
+    again = new_place("later")
+    again.adopt(place.home)
+    monkeypatch.setattr(loop, "train", None)
+    assert pretrain(config().run_of(0), shards, tokenizer, None, again).metrics == counts.metrics
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_step(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """An exploding run ends with the stage, the step and what to do, and the last checkpoint is finite."""
+    from safetensors.numpy import load_file
+
+    wild = Phase(seq_len=32, tokens=20 * 256, learning_rate=1e30)
+    place = new_place("wild", checkpoint_seconds=0)
+    with pytest.raises(StageError, match=r"wild: step \d+: (loss|gradient norm) is (nan|inf): lower learning_rate"):
+        pretrain(config(phases=[wild]).run_of(0), shards, tokenizer, None, place)
+    newest = place.pieces()[-1]
+    weights = load_file(place.folder(newest, f"work/{newest.name}") / "model.safetensors")
+    assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_another_tokenizer_or_other_shards_are_refused(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], tmp_path: Path
+) -> None:
+    """Shards made with another tokenizer, and a last phase trained on other shards, are named."""
+    folder = Path(tokenizer.uri("tokenizer"))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = artifact(
+        "other", tmp_path / "other", {"tokenizer": files | {"tokenizer.json": files["tokenizer.json"] + b" "}}
+    )
+    with pytest.raises(InputError, match="not the tokenizer that made"):
+        pretrain(config().run_of(0), shards, other, None, new_place("one"))
+    first = new_place("first")
+    pretrain(config().run_of(0), shards, tokenizer, None, first)
+    digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    write_folder(tmp_path / "more" / "shards", Index(300, 0, digest, ("made",), ("en",)), documents(61, 300))
+    with pytest.raises(InputError, match="this state belongs to other batches: shards"):
+        pretrain(
+            config().run_of(1), artifact("shard", tmp_path / "more"), tokenizer, published(first), new_place("two")
+        )
+
+
+def test_half_precision_keeps_weights_in_single(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """With `dtype: bfloat16` the loss falls as in float32 and the published weights are float32."""
+    from safetensors.numpy import load_file
+
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        place = new_place(dtype)
+        losses.append(
+            pretrain(config(dtype=dtype).run_of(0), shards, tokenizer, None, place).metrics["train_loss"]["value"]
+        )
+        weights = load_file(published(place).folder("model", place.scratch) / "model.safetensors")
+        assert {str(weight.dtype) for weight in weights.values()} == {"float32"}
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_plots_and_records_are_kept_by_step(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Loss and learning rate lie beside the output, one point per step."""
+    place = new_place("seen")
+    pretrain(config().run_of(0), shards, tokenizer, None, place)
+    for name in ("loss", "learning-rate"):
+        plot = json.loads(Path(place.home, "records", f"plot-{name}.json").read_text())
+        assert len(plot["series"][name]) == 6

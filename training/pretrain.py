@@ -1,0 +1,231 @@
+"""Pretraining, one stage per sequence length: each phase goes on from the last one's model and optimizer."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from data_curation.place import Artifact, Counts, Place
+from data_curation.settings import Settings, StageError
+from training.schedule import ScheduleConfig, Shape, Span
+
+
+def _whole(value: Any) -> Any:
+    # YAML reads 2e6 as text and 2.0e+6 as a float; both mean two million here.
+    try:
+        return int(float(value)) if isinstance(value, (str, float)) and float(value).is_integer() else value
+    except ValueError:
+        return value
+
+
+Tokens = Annotated[int, BeforeValidator(_whole)]
+
+
+class ModelConfig(Settings):
+    """A decoder of a published architecture, by its few numbers; the defaults are 438M matmul parameters."""
+
+    family: Literal["llama", "qwen3"] = "qwen3"
+    """Model class in transformers; `qwen3` is Llama with normalised queries and keys."""
+    hidden_size: int = 1280
+    """Width of the residual stream."""
+    layers: int = 20
+    """Number of decoder layers."""
+    heads: int = 10
+    """Attention heads."""
+    kv_heads: int = 10
+    """Heads of keys and values, shared between groups of attention heads."""
+    head_dim: int | None = None
+    """Width of a head; none: hidden_size / heads. 128 is the fastest on GPUs."""
+    intermediate_size: int = 3584
+    """Width of the feed-forward layer."""
+    tie_embeddings: bool = True
+    """One matrix for input embeddings and output logits: fewer parameters, usual below 2B."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("hidden_size", "layers", "heads", "kv_heads", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"pretrain.model.{name} is {getattr(self, name)}: give 1 or more")
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"pretrain.model.hidden_size ({self.hidden_size}) must be divisible by heads ({self.heads})"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"pretrain.model.heads ({self.heads}) must be divisible by kv_heads ({self.kv_heads})")
+        if self.head_width % 2:
+            raise ValueError(f"pretrain.model.head_dim is {self.head_width}: rotary positions need an even number")
+        return self
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.head_dim or self.hidden_size // self.heads
+
+    def flops_per_token(self, seq_len: int, vocabulary: int) -> float:
+        """Training FLOPs of a token: 6 per matmul parameter plus causal attention, half counted (PaLM, appendix B)."""
+        attention = self.hidden_size * self.head_width * 2 * (self.heads + self.kv_heads)
+        parameters = self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+        parameters += vocabulary * self.hidden_size
+        return 6.0 * parameters + 6.0 * self.layers * self.heads * self.head_width * seq_len
+
+
+class Phase(Settings):
+    """One phase of length-progressive training."""
+
+    seq_len: Tokens
+    """Tokens per sequence in this phase; lengths grow from phase to phase."""
+    tokens: Tokens
+    """Tokens to train on in this phase; whole steps are made of them. The first phase needs more than half of all."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary positions; larger for longer sequences (Xiong et al. 2023)."""
+    learning_rate: float
+    """Peak of this phase."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up at the phase's beginning; with `span: run` only the first phase's counts."""
+    shape: Shape | None = None
+    """Shape of this phase's learning rate; none takes `schedule.shape`. Not with `span: run`."""
+
+
+class Shared(Settings):
+    """What all phases have in common."""
+
+    model: ModelConfig = ModelConfig()
+    """The architecture."""
+    tokens_per_step: Tokens = 524_288
+    """Global batch in tokens, constant over the phases: longer sequences mean fewer of them."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay of first and second moment (0.95 is usual for language models since GPT-3)."""
+    weight_decay: float = 0.1
+    """AdamW's decoupled decay of matrices; embeddings and norms have none."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Numbers in which is computed; weights and optimizer are always float32."""
+    seed: int = 0
+    """Seed of the initial weights and of the order of documents."""
+
+
+class PhaseRun(Shared):
+    """All that one phase's stage depends on: shared fields, its own entry, its resolved schedule."""
+
+    phase: Phase
+    """The phase's own entry."""
+    schedule: Span
+    """The learning rate's shape and steps."""
+    lengths: list[tuple[int, int]]
+    """(seq_len, steps) of the phases up to this one, which say where in the data this one goes on."""
+
+    @property
+    def index(self) -> int:
+        """Number of this phase, from 0."""
+        return len(self.lengths) - 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of this phase."""
+        return self.lengths[-1][1]
+
+    @property
+    def earlier_steps(self) -> int:
+        """Steps of all phases before this one."""
+        return sum(steps for _, steps in self.lengths[:-1])
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step of this phase (from 0)."""
+        return self.phase.learning_rate * self.schedule.factor(step)
+
+
+class PretrainConfig(Shared):
+    """Length-progressive pretraining: one stage per phase."""
+
+    phases: list[Phase] = [
+        Phase(seq_len=2048, tokens=8_000_000_000, rope_theta=5e4, learning_rate=1e-3, warmup_steps=1000),
+        Phase(seq_len=8192, tokens=600_000_000, rope_theta=5e5, learning_rate=5e-4, shape="linear"),
+        Phase(seq_len=32768, tokens=200_000_000, rope_theta=2e6, learning_rate=5e-5, shape="linear"),
+    ]
+    """The phases in order; 91% of the tokens in the first, as in current practice (SmolLM3, OLMo 3)."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate between warm-up and end."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.phases:
+            raise ValueError("pretrain.phases is empty: give one {seq_len, tokens, learning_rate} or more")
+        for index, phase in enumerate(self.phases):
+            _check_phase(self, f"pretrain.phases[{index}]", phase)
+            if index and phase.seq_len <= self.phases[index - 1].seq_len:
+                raise ValueError(
+                    f"pretrain.phases[{index}].seq_len is {phase.seq_len}, phases[{index - 1}] has "
+                    f"{self.phases[index - 1].seq_len}: lengths must grow, order the phases by seq_len"
+                )
+        share = self.phases[0].tokens / sum(phase.tokens for phase in self.phases)
+        if share <= 0.5:
+            raise ValueError(
+                f"pretrain.phases[0].tokens is {share:.0%} of all tokens; the first phase needs more than half: "
+                "raise it or shorten later phases"
+            )
+        return self
+
+    def names(self) -> list[str]:
+        """The stages' names, one per phase: pretrain-256, pretrain-8k."""
+        lengths = [phase.seq_len for phase in self.phases]
+        return [f"pretrain-{length // 1024}k" if length % 1024 == 0 else f"pretrain-{length}" for length in lengths]
+
+    def run_of(self, index: int) -> PhaseRun:
+        """What the stage of one phase depends on; later phases are in it only with `span: run`."""
+        lengths = [(phase.seq_len, phase.tokens // self.tokens_per_step) for phase in self.phases]
+        steps = [steps for _, steps in lengths]
+        whole, phase = self.schedule.span == "run", self.phases[index]
+        span = Span(
+            shape=self.schedule.shape if phase.shape is None else phase.shape,
+            steps=sum(steps) if whole else steps[index],
+            first=sum(steps[:index]) if whole else 0,
+            warmup_steps=self.phases[0].warmup_steps if whole else phase.warmup_steps,
+            decay_share=self.schedule.decay_share,
+            final_share=self.schedule.final_share,
+        )
+        shared = {name: getattr(self, name) for name in Shared.model_fields}
+        return PhaseRun(**shared, phase=phase, schedule=span, lengths=lengths[: index + 1])
+
+
+def pretrain(
+    config: PhaseRun, shards: Artifact, tokenizer: Artifact, previous: Artifact | None, place: Place
+) -> Counts:
+    """Train one phase: parts `model` (a plain Hugging Face folder) and `state` (optimizer and counters)."""
+    from training.loop import Inputs, train
+
+    finished = place.done("model")
+    if finished is not None:
+        return finished.counts
+    if (previous is None) != (config.index == 0):
+        raise StageError(f"{place.name}: phase {config.index} {'needs' if config.index else 'takes no'} previous phase")
+    inputs = Inputs(
+        shards=shards.folder("shards", place.scratch),
+        tokenizer=tokenizer.folder("tokenizer", place.scratch),
+        model=None if previous is None else previous.folder("model", place.scratch),
+        state=None if previous is None else previous.folder("state", place.scratch),
+    )
+    return train(config, inputs, place)
+
+
+def _check_phase(config: PretrainConfig, path: str, phase: Phase) -> None:
+    """Errors that one phase alone can have."""
+    for name in ("seq_len", "tokens", "rope_theta", "learning_rate"):
+        if getattr(phase, name) <= 0:
+            raise ValueError(f"{path}.{name} is {getattr(phase, name)}: give a number above 0")
+    if config.tokens_per_step % phase.seq_len:
+        raise ValueError(
+            f"{path}.seq_len ({phase.seq_len}) must divide pretrain.tokens_per_step ({config.tokens_per_step}): "
+            "every step holds whole sequences"
+        )
+    steps = phase.tokens // config.tokens_per_step
+    if steps < 1:
+        raise ValueError(
+            f"{path}.tokens is {phase.tokens}, less than one step of pretrain.tokens_per_step "
+            f"({config.tokens_per_step}): raise it or make the steps smaller"
+        )
+    if not 0 <= phase.warmup_steps < steps and config.schedule.span == "phase":
+        raise ValueError(f"{path}.warmup_steps is {phase.warmup_steps} of {steps} steps: give fewer")
+    if phase.shape is not None and config.schedule.span == "run":
+        raise ValueError(f"{path}.shape is {phase.shape}, but pretrain.schedule.span is run: drop one of them")
