@@ -1,0 +1,119 @@
+"""Raw records of every source turned into documents: text, title, URL, date."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from data_curation.decisions import finish
+from data_curation.html_text import MAIN_SHARE, MAX_BYTES, MAX_DEPTH, Extracted, extract_html
+from data_curation.place import Artifact, Counts, PieceWriter, Place
+from data_curation.settings import InputError, Settings
+from data_curation.sources.source import Source
+
+__all__ = ["ExtractConfig", "Extracted", "extract", "extract_html"]
+
+EMBEDDED = Source(
+    name="debian-web",
+    kind="web-packages",
+    packages=[
+        *("libreoffice-help-en-us", "libreoffice-help-en-gb", "libreoffice-help-de", "libreoffice-help-fr"),
+        *("apache2-doc", "postgresql-doc-15", "harden-doc", "live-manual-html", "anarchism", "debian-faq"),
+        *("debian-faq-de", "debian-faq-fr", "debian-faq-it", "debian-faq-ja", "debian-faq-nl", "debian-faq-pt"),
+        *("debian-faq-ru", "debian-faq-zh-cn"),
+    ],
+)
+"""Free documentation, 13,476 pages in nine languages, with real near-duplicates (en-us and en-gb)."""
+
+
+class ExtractConfig(Settings):
+    """Settings of `extract`."""
+
+    sources: list[Source] = [EMBEDDED]
+    """Where raw pages come from; any number, of any kind but `chat-packages`."""
+    bytes_per_task: int = Field(default=256 * 2**20, ge=1)
+    """Source files are grouped into tasks, and output files, of about this many bytes."""
+    max_bytes: int = Field(default=MAX_BYTES, ge=1)
+    """A raw record above this size is dropped as too large."""
+    max_depth: int = Field(default=MAX_DEPTH, ge=1)
+    """A page whose elements nest deeper is dropped: extraction takes time quadratic in the depth."""
+    main_share: float = Field(default=MAIN_SHARE, ge=0, le=1)
+    """Where main content is a smaller share of all text, the slow and careful extractor is asked too."""
+    max_bad_files: int = Field(default=0, ge=0)
+    """Source files that may be cut or damaged: each is left out as a whole and named. With 0 the first one fails."""
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Self:
+        names = [source.name for source in self.sources]
+        if not names:
+            raise ValueError("extract.sources is empty: name one source or more")
+        if len(set(names)) != len(names):
+            raise ValueError(f"extract.sources are named {names}: names are part of document ids, give each its own")
+        for index, source in enumerate(self.sources):
+            if source.kind == "chat-packages":
+                raise ValueError(f"extract.sources[{index}].kind is 'chat-packages': move it to dialogues.sources")
+        return self
+
+
+def extract(config: ExtractConfig, sources: list[Artifact], place: Place) -> Counts:
+    """Extract the text of all sources; `sources` are the listings of `config.sources`, in the same order."""
+    from data_curation.engine import run_tasks, total
+
+    work = ExtractTask(config, tuple(_tasks(config, sources)))
+    pieces = run_tasks(place, len(work.tasks), work, module="data_curation.extract_steps")
+    counts = total(pieces)
+    bad = [str(path) for piece in pieces for path in piece.note["bad"]]
+    if len(bad) > config.max_bad_files:
+        raise InputError(_too_many(config, bad))
+    counts.warnings += [f"{len(bad)} damaged source files left out: {', '.join(bad)}"] if bad else []
+    counts.samples = counts.samples[:: max(1, len(counts.samples) // 3)][:3]
+    return finish(place, counts, ["file", "record", "extract"])
+
+
+@dataclass(frozen=True)
+class Share:
+    """The files of one task, all of one source."""
+
+    source: int
+    files: tuple[tuple[str, str, int], ...]
+    """(path, uri, bytes) of each."""
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """One task: its share of the files in, one file of documents out."""
+
+    config: ExtractConfig
+    tasks: tuple[Share, ...]
+
+    def __call__(self, rank: int, piece: PieceWriter) -> None:
+        """Extract the files of task `rank` into `piece`."""
+        from data_curation.extract_steps import run
+
+        run(self.config, self.tasks[rank].source, self.tasks[rank].files, rank, piece)
+        bad = piece.piece.note["bad"]
+        if len(bad) > self.config.max_bad_files:
+            raise InputError(_too_many(self.config, bad))
+
+
+def _tasks(config: ExtractConfig, sources: list[Artifact]) -> list[Share]:
+    """Consecutive files of one source, up to `bytes_per_task` together."""
+    from data_curation.sources.listing import uri_of
+
+    shares: list[Share] = []
+    for index, (source, listed) in enumerate(zip(config.sources, sources, strict=True)):
+        group: list[tuple[str, str, int]] = []
+        for file in listed.part("files").files:
+            if group and sum(size for _, _, size in group) + file.size > config.bytes_per_task:
+                shares.append(Share(index, tuple(group)))
+                group = []
+            group.append((file.path, uri_of(source, listed, file.path), file.size))
+        shares += [Share(index, tuple(group))] if group else []
+    return shares
+
+
+def _too_many(config: ExtractConfig, bad: list[str]) -> str:
+    return (
+        f"{len(bad)} damaged source files, extract.max_bad_files allows {config.max_bad_files}: {'; '.join(bad[:3])}; "
+        "fetch them again or raise it"
+    )

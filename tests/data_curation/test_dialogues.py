@@ -1,0 +1,167 @@
+"""Dialogues: every format is read, every drop is named and counted, no held-out prompt is in train."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_curation.dialogues import Dialogue, DialoguesConfig, Tasks, dialogues
+from data_curation.documents import read_rows
+from data_curation.place import Counts, Part, Place, parts_of
+from data_curation.settings import InputError
+from data_curation.sources.listing import resolve
+from data_curation.sources.source import Source
+
+NO_TASKS = Tasks(train=0, dev=0, test=0)
+
+
+def chat(*contents: Any) -> dict[str, Any]:
+    """A record in OpenAI's form, turns in alternation."""
+    roles = ("user", "assistant") * len(contents)
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
+
+
+def make(tmp_path: Path, lines: Iterable[Any], name: str = "run", **settings: Any) -> tuple[dict[str, Part], Counts]:
+    """Parts and counts of the stage on one JSONL source; a line that is no dictionary is written as it is."""
+    folder = tmp_path / "source"
+    folder.mkdir(exist_ok=True)
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "a.jsonl").write_text(text)
+    source = Source(name="talk", kind="jsonl", path=str(folder), limit=settings.pop("limit", None))
+    config = DialoguesConfig(sources=[source], **{"tasks": NO_TASKS, **settings})
+    place = Place(str(tmp_path / name), tmp_path / f"{name}-scratch")
+    counts = dialogues(config, [resolve(source, tmp_path / "home")[0]], place)
+    return parts_of(place.pieces()), counts
+
+
+def rows(tmp_path: Path, split: str, name: str = "run") -> list[dict[str, Any]]:
+    """The rows of one published split."""
+    return list(read_rows(str(tmp_path / name / split / "00000.parquet")))
+
+
+def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
+    """OpenAI messages, ShareGPT, Alpaca with and without input, and both prompt/completion forms agree."""
+    turns = chat("Q", "A")["messages"]
+    lines: list[dict[str, Any]] = [
+        {"messages": turns},
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+        {"instruction": "Q", "input": "", "output": "A"},
+        {"prompt": "Q", "completion": "A"},
+        {"prompt": turns[:1], "completion": turns[1:]},
+        {"instruction": "Sum up", "input": "this", "output": "B", "system": "S"},
+    ]
+    _, counts = make(tmp_path, lines, dev_share=0.0, test_share=0.0)
+    found = sorted(json.dumps(row["messages"]) for row in rows(tmp_path, "train"))
+    system = {"role": "system", "content": "S"}
+    assert [json.loads(one) for one in found] == [[system, *chat("Sum up\n\nthis", "B")["messages"]], turns]
+    assert counts.funnel == [{"step": "dedup", "reason": "exact repeat", "documents": 4, "bytes": 8}]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"messages": [', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "unknown format"),
+        ({"text": "x"}, "unknown format"),
+        ({"messages": ["x", "y"]}, "unknown format"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role"),
+        (chat("q", {"parts": 1}), "content is not text"),
+        (chat("q", True), "content is not text"),
+        ('{"prompt": "\\ud800", "completion": "a"}', "content is not valid Unicode"),
+        (chat("q", " \n"), "empty turn"),
+        (chat("q"), "no assistant turn"),
+        ({"messages": []}, "no assistant turn"),
+        (chat("q", "a", "q"), "roles do not alternate from user to assistant"),
+        ({"messages": chat("q", "a")["messages"][::-1]}, "roles do not alternate from user to assistant"),
+        (chat(*["q", "a"] * 3), "more turns than max_turns"),
+        (chat("q", "a" * 200), "longer than max_bytes"),
+    ],
+)
+def test_each_fault_has_its_name_in_the_funnel(tmp_path: Path, line: Any, reason: str) -> None:
+    """One planted fault beside one good record: counted once under its reason, with its bytes; the good one stays."""
+    _, counts = make(tmp_path, [line, chat("fine", "yes")], max_turns=4, max_bytes=100, dev_share=0.0, test_share=0.0)
+    (row,) = counts.funnel
+    assert (row["step"], row["reason"], row["documents"]) == ("validate", reason, 1)
+    assert row["bytes"] > 0
+    assert counts.taken["conversations"] == 2
+    assert [one["messages"] for one in rows(tmp_path, "train")] == [chat("fine", "yes")["messages"]]
+
+
+def test_splits_share_no_prompt_however_it_is_written(tmp_path: Path) -> None:
+    """Variants of one prompt (case, signs, spaces, answers) fall into one split, and all three splits are filled."""
+    lines: list[Any] = []
+    for number in range(200):
+        lines += [
+            chat(f"What is word{number}?", "a"),
+            chat(f"  what IS  word{number}", "b"),
+            chat(f"What is word{number}!", "c"),
+        ]
+    make(tmp_path, lines, dev_share=0.2, test_share=0.2)
+    words = {
+        split: {row["messages"][0]["content"].lower().strip(" ?!").split()[-1] for row in rows(tmp_path, split)}
+        for split in ("train", "dev", "test")
+    }
+    assert sum(len(found) for found in words.values()) == 200
+    assert set.union(*words.values()) == {f"word{number}" for number in range(200)}
+    assert min(len(found) for found in words.values()) > 20
+
+
+def test_a_chat_with_the_prompt_of_a_held_out_task_stays_out_of_train(tmp_path: Path) -> None:
+    """Prompts of tasks in dev and test do not come into train through a source; the drops are counted."""
+    tasks = Tasks(train=60, dev=30, test=30)
+    make(tmp_path, [chat("hello", "hi")], "first", tasks=tasks, dev_share=0.0, test_share=0.0)
+    held = [row["messages"][0]["content"] for split in ("dev", "test") for row in rows(tmp_path, split, "first")]
+    lines = [chat("hello", "hi"), *(chat(f" {prompt.upper()}", "wrong") for prompt in held)]
+    _, counts = make(tmp_path, lines, "second", tasks=tasks, dev_share=0.0, test_share=0.0)
+    (row,) = counts.funnel
+    assert (row["reason"], row["documents"]) == ("prompt of a task of another split", 60)
+    train = {row["messages"][0]["content"].strip().lower() for row in rows(tmp_path, "train", "second")}
+    assert not train & {prompt.lower() for prompt in held}
+    assert "hello" in train
+
+
+def test_no_cluster_of_the_generated_tasks_is_in_two_splits(tmp_path: Path) -> None:
+    """Generated tasks fill their numbers exactly, carry their task, and share no prompt cluster across splits."""
+    parts, counts = make(tmp_path, [chat("hello", "hi")], tasks=Tasks(train=600, dev=120, test=120))
+    clusters: dict[str, set[str]] = {}
+    for split in ("train", "dev", "test"):
+        found = [row for row in rows(tmp_path, split) if row["kind"] == "task"]
+        assert all(json.loads(row["task"])["answer"] == row["messages"][1]["content"] for row in found)
+        clusters[split] = {Dialogue("x", row["messages"]).cluster for row in found}
+        assert len(found) == counts.made[f"{split} tasks"] == {"train": 600, "dev": 120, "test": 120}[split]
+    assert not clusters["train"] & (clusters["dev"] | clusters["test"])
+    assert not clusters["dev"] & clusters["test"]
+    assert parts["train"].files[0].rows == counts.made["train tasks"] + counts.made.get("train conversations", 0)
+
+
+def test_equal_inputs_give_equal_bytes_and_a_limit_takes_the_same_sample(tmp_path: Path) -> None:
+    """Two runs agree byte for byte, the order of the lines does not matter, and a limit is counted."""
+    lines = [chat(f"question {number}", "a") for number in range(50)]
+    first, counts = make(tmp_path, lines, "first", limit=20)
+    second, _ = make(tmp_path, lines[::-1], "second", limit=20)
+    assert {name: part.digest for name, part in first.items()} == {name: part.digest for name, part in second.items()}
+    assert [(row["step"], row["documents"]) for row in counts.funnel] == [("limit", 30)]
+
+
+def test_parquet_sources_are_read(tmp_path: Path) -> None:
+    """A Parquet file of messages gives its conversations."""
+    (tmp_path / "files").mkdir()
+    pq.write_table(pa.Table.from_pylist([chat("q", "a"), chat("r", "b")]), tmp_path / "files" / "x.parquet")
+    source = Source(name="table", kind="parquet", path=str(tmp_path / "files"))
+    place = Place(str(tmp_path / "run"), tmp_path)
+    config = DialoguesConfig(sources=[source], tasks=NO_TASKS, dev_share=0.0, test_share=0.0)
+    dialogues(config, [resolve(source, tmp_path / "home")[0]], place)
+    assert [row["source"] for row in rows(tmp_path, "train")] == ["table", "table"]
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    """When no conversation survives, the stage fails with the counted reasons; likewise when train is empty."""
+    with pytest.raises(InputError, match="none of 2 conversations survived: 2 validate: empty turn"):
+        make(tmp_path, [chat("q", ""), chat("r", " ")], tasks=Tasks(train=10, dev=0, test=0))
+    with pytest.raises(InputError, match="split `train` is empty"):
+        dialogues(DialoguesConfig(tasks=NO_TASKS), [], Place(str(tmp_path / "none"), tmp_path))

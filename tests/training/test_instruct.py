@@ -1,0 +1,202 @@
+"""Instruct: learns planted answers, says what it dropped, resumes to the same bytes after kill -9."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_curation.place import Artifact, Place, parts_of
+from data_curation.settings import InputError, StageError
+from tests.training.conftest import DIALOGUES, artifact, coins, parquet
+from training.instruct import InstructConfig, heldout_losses, instruct, per_token
+
+CONFIG = InstructConfig(
+    learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, warmup=0.05, dev_tasks=40, max_new_tokens=4
+)
+
+
+def chats(count: int) -> list[dict[str, Any]]:
+    """Multi-turn conversations with one planted answer."""
+    return [
+        {
+            "id": f"chat-{number}",
+            "source": "talk",
+            "kind": "chat",
+            "messages": [
+                {"role": "user", "content": f"say {number}"},
+                {"role": "assistant", "content": "ok"},
+                {"role": "user", "content": "more"},
+                {"role": "assistant", "content": "ok"},
+            ],
+            "task": "",
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> Artifact:
+    """Coin tasks and small talk to train on, others held out."""
+    splits = {"train": coins(0, 120) + chats(20), "dev": coins(200, 240) + chats(6)}
+    files = {split: {"00000.parquet": parquet(rows, DIALOGUES)} for split, rows in splits.items()}
+    return artifact("dialogues", tmp_path / "dialogues", files)
+
+
+def test_planted_answers_are_learned_and_stopped(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Held-out accuracy and loss improve from nothing, the gate passes, the folder keeps tokenizer files and eos."""
+    place = new_place()
+    counts = instruct(CONFIG.model_copy(update={"epochs": 10, "learning_rate": 1e-2}), tiny_model, dialogues, place)
+    assert counts.metrics["dev task accuracy before"]["value"] == 0.0
+    assert counts.metrics["dev task accuracy after"]["value"] > 0.4  # half of the coins are "yes"
+    assert counts.metrics["dev loss after"]["value"] < counts.metrics["dev loss before"]["value"] / 4
+    assert counts.gates[0]["passed"]
+    published, source = Path(place.home) / "model", Path(tiny_model.home) / "model"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (published / name).read_bytes() == (source / name).read_bytes()
+    eos = json.loads((source / "config.json").read_text())["eos_token_id"]
+    assert json.loads((published / "generation_config.json").read_text())["eos_token_id"] == eos
+    text = "".join((published / name).read_text() for name in ("config.json", "generation_config.json"))
+    assert str(place.scratch.parent) not in text
+
+
+def test_resuming_gives_the_bytes_of_an_unbroken_run(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """An attempt that adopts a checkpoint in mid-training publishes the same model; no step is recorded twice."""
+    whole, second = new_place("whole", checkpoint_seconds=0), new_place("second", checkpoint_seconds=0)
+    instruct(CONFIG, tiny_model, dialogues, whole)
+    kept = sorted(piece.name for piece in whole.pieces() if piece.name.startswith("checkpoint"))
+    assert len(kept) == 2
+    for piece in whole.pieces():
+        if piece.name in ("model", "after", kept[1]):
+            whole.drop(piece)
+    assert second.adopt(whole.home) == ["before", kept[0]]
+    plain = new_place("plain")
+    instruct(CONFIG, tiny_model, dialogues, plain)
+    instruct(CONFIG, tiny_model, dialogues, second)
+    assert parts_of(second.pieces())["model"].digest == parts_of(plain.pieces())["model"].digest
+    steps = [
+        row["step"] for row in json.loads((Path(second.home) / "records/history.json").read_text()) if "loss" in row
+    ]
+    assert steps == sorted(set(steps))
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """A checkpoint whose bytes do not match its mark is left behind; the older one is used."""
+    whole, second = new_place("whole", checkpoint_seconds=0), new_place("second")
+    instruct(CONFIG, tiny_model, dialogues, whole)
+    expected = parts_of(whole.pieces())["model"].digest
+    whole.drop(next(piece for piece in whole.pieces() if piece.name == "model"))
+    older, newer = sorted(piece.name for piece in whole.pieces() if piece.name.startswith("checkpoint"))
+    weights = Path(whole.home) / "work" / newer / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert older in second.adopt(whole.home)
+    assert second.done(newer) is None
+    instruct(CONFIG, tiny_model, dialogues, second)
+    assert parts_of(second.pieces())["model"].digest == expected
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from data_curation.place import Artifact, Place, Resources
+from tests.training.conftest import artifact
+from tests.training.test_instruct import CONFIG
+from training.instruct import instruct
+from training.trainers import CheckpointPieces
+
+class Killer(CheckpointPieces):
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 9:
+            os.kill(os.getpid(), 9)
+
+import training.trainers
+training.trainers.CheckpointPieces = Killer
+model, dialogues, home, scratch = map(Path, sys.argv[1:])
+place = Place(str(home), scratch, Resources(device="cpu", threads=1, checkpoint_seconds=0, log_seconds=1e9))
+instruct(CONFIG, artifact("tiny", model), artifact("dialogues", dialogues), place)
+"""
+
+
+def test_kill_minus_nine_and_again_gives_the_same_bytes(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place], tmp_path: Path
+) -> None:
+    """A process killed in step 9 leaves complete checkpoints; the next attempt ends with the unbroken run's model."""
+    broken = new_place("broken")
+    command = [sys.executable, "-c", KILLED, tiny_model.home, dialogues.home, broken.home, str(broken.scratch)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    second, plain = new_place("second"), new_place("plain")
+    assert any(name.startswith("checkpoint-00000") for name in second.adopt(broken.home))
+    instruct(CONFIG, tiny_model, dialogues, second)
+    instruct(CONFIG, tiny_model, dialogues, plain)
+    assert parts_of(second.pieces())["model"].digest == parts_of(plain.pieces())["model"].digest
+
+
+def test_too_long_conversations_are_counted_and_all_too_long_is_an_error(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Conversations over seq_len are dropped by name; when none is left the setting to raise is named."""
+    config = CONFIG.model_copy(update={"seq_len": 30, "epochs": 0.1})
+    counts = instruct(config, tiny_model, dialogues, new_place())
+    (row,) = counts.funnel
+    assert (row["step"], row["reason"], row["documents"]) == ("encode", "longer than seq_len", 20)
+    with pytest.raises(InputError, match=r"instruct.seq_len is 5: all 140 conversations are longer"):
+        instruct(CONFIG.model_copy(update={"seq_len": 5}), tiny_model, dialogues, new_place("short"))
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """An absurd learning rate ends in an error that names the setting, never in a published model."""
+    place = new_place()
+    with pytest.raises(StageError, match=r"instruct.learning_rate is 1e\+30"):
+        instruct(CONFIG.model_copy(update={"learning_rate": 1e30, "warmup": 0}), tiny_model, dialogues, place)
+    assert place.done("model") is None
+
+
+def test_held_out_loss_equals_the_models_own(tiny_model: Artifact) -> None:
+    """Summed losses in padded batches equal one conversation at a time through transformers' own loss."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from training.chat import encode
+    from training.instruct import labels
+
+    folder = Path(tiny_model.home) / "model"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    conversations = [row["messages"] for row in [*chats(3), *coins(0, 4)]]
+    found = heldout_losses(model, tokenizer, conversations, batch=3)
+    for messages, (nats, number) in zip(conversations, found, strict=True):
+        ids, mask = encode(tokenizer, messages)
+        with torch.no_grad():
+            own = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels(ids, mask)])).loss.item()
+        assert number == sum(mask)
+        assert nats / number == pytest.approx(own, rel=1e-5)
+
+
+def test_loss_per_token_weighs_by_tokens() -> None:
+    """Ratio of sums, with the standard error of a ratio; none for a single conversation and no value for none."""
+    measured = per_token([[2.0, 1], [6.0, 3]])
+    assert measured == {"value": 2.0, "n": 2, "standard_error": 0.0}
+    spread = per_token([[3.0, 1], [5.0, 3]])
+    assert spread["value"] == 2.0
+    assert spread["standard_error"] == pytest.approx(math.sqrt(2 * 2 / 1) / 4)
+    assert per_token([[1.0, 2]])["standard_error"] is None
+    assert per_token([])["value"] is None

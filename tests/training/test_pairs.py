@@ -1,0 +1,121 @@
+"""Pairs: right against wrong samples, held-out prompts apart, resumable by piece."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_curation.documents import read_rows
+from data_curation.place import Artifact, Place, parts_of
+from data_curation.settings import InputError, StageError
+from tests.training.conftest import DIALOGUES, artifact, parquet, sums
+from training.pairs import PairsConfig, judge, pairs, prompt_key
+
+CONFIG = PairsConfig(samples=3, test_samples=3, max_new_tokens=4, chosen="reference", prompts_per_piece=10)
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> Artifact:
+    """Sums: 30 to train, 4 dev, 10 test and one test prompt that also trains."""
+    parts = {"train": sums(0, 30), "dev": sums(30, 34), "test": [*sums(40, 50), sums(0, 1)[0]]}
+    files = {part: {"00000.parquet": parquet(rows, DIALOGUES)} for part, rows in parts.items()}
+    return artifact("dialogues", tmp_path / "dialogues", files)
+
+
+def rows_of(place: Place, part: str) -> list[dict[str, Any]]:
+    """All rows of one published part."""
+    files = parts_of(place.pieces())[part].files
+    return [row for file in files for row in read_rows(f"{place.home}/{part}/{file.path}")]
+
+
+def row(answer: str = "7", **changes: Any) -> dict[str, Any]:
+    """A dialogue row whose verifier wants the number `answer`."""
+    return {**sums(34, 35)[0], "task": json.dumps({"family": "x", "checker": "number", "answer": answer}), **changes}
+
+
+def test_pairs_hold_a_right_and_a_wrong_sample() -> None:
+    """The chosen answer passes the verifier, the rejected one does not, both are samples in sampling order."""
+    found = judge(PairsConfig(pairs_per_prompt=2), row(), ["8", "7", "9", "8", "7."])
+    assert found.pairs == [("7", "8"), ("7.", "9")]
+
+
+def test_prompts_without_both_sides_say_why() -> None:
+    """A prompt with only right, only wrong or only empty wrong answers makes no pair and gives its reason."""
+    config = PairsConfig()
+    assert judge(config, row(), ["7", "7"]).reason == "no wrong answer"
+    assert judge(config, row(), ["8", "9"]).reason == "no right answer"
+    assert judge(config, row(), ["7", " "]).reason == "empty side"
+    copied = row(task=json.dumps({"family": "x", "checker": "json", "answer": "7"}))
+    assert judge(PairsConfig(chosen="reference"), copied, ["x"]).pairs == [(copied["messages"][-1]["content"], "x")]
+
+
+def test_identical_sides_are_refused() -> None:
+    """An answer that differs from the reference in space alone is no rejected side."""
+    chat = row(task="", messages=[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}])
+    assert judge(PairsConfig(), chat, ["Hello. ", "Hello.\n"]).reason == "identical sides"
+    assert judge(PairsConfig(), chat, ["Hello.", "Go."]).pairs == [("Hello.", "Go.")]
+
+
+def test_the_reference_steps_in_where_no_sample_is_right() -> None:
+    """`sample-or-reference` keeps on-policy answers where there are any."""
+    config = PairsConfig(chosen="sample-or-reference")
+    reference = row()["messages"][-1]["content"]
+    assert judge(config, row(), ["8"]).pairs == [(reference, "8")]
+    assert judge(config, row(), ["8", "7"]).pairs == [("7", "8")]
+
+
+def test_held_out_prompts_never_train(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Train and test pairs share no prompt; a held-out prompt that also trains is dropped and counted."""
+    place = new_place()
+    counts = pairs(CONFIG, tiny_model, dialogues, place)
+    train, test = rows_of(place, "train"), rows_of(place, "test")
+    assert len(train) == counts.made["train pairs"] == 30
+    assert len(test) == counts.made["test pairs"] == 10
+    assert not {json.dumps(row["prompt"]) for row in train} & {json.dumps(row["prompt"]) for row in test}
+    dropped = counts.funnel[0]
+    assert (dropped["step"], dropped["reason"], dropped["documents"]) == ("held-out", "prompt also in train", 1)
+    assert counts.metrics["train sample accuracy"]["n"] == 30
+
+
+def test_a_crash_loses_one_piece_and_changes_no_byte(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """A second attempt that adopts some pieces publishes the bytes of an unbroken run, without their prompts' work."""
+    whole, broken = new_place("whole"), new_place("broken")
+    pairs(CONFIG, tiny_model, dialogues, whole)
+    pairs(CONFIG, tiny_model, dialogues, broken)
+    broken.drop(next(piece for piece in broken.pieces() if piece.name == "train-00001"))
+    second = new_place("second")
+    assert sorted(second.adopt(broken.home)) == ["test-00000", "train-00000", "train-00002"]
+    counts = pairs(CONFIG, tiny_model, dialogues, second)
+    assert {part: held.digest for part, held in parts_of(second.pieces()).items()} == {
+        part: held.digest for part, held in parts_of(whole.pieces()).items()
+    }
+    assert counts.made == {"train pairs": 30, "test pairs": 10}
+
+
+def test_nothing_to_learn_from_is_an_error(
+    tiny_model: Artifact, dialogues: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """No pair at all names the reasons and the remedies; no task prompt names the part."""
+    impossible = [row(answer="123456", id=str(index)) for index in range(3)]
+    files = {part: {"0.parquet": parquet(impossible, DIALOGUES)} for part in ("train", "dev", "test")}
+    hard = artifact("dialogues", tmp_path / "hard", files)
+    with pytest.raises(StageError, match=r"no right answer: 3.*raise pairs\.samples"):
+        pairs(PairsConfig(samples=2, max_new_tokens=3), tiny_model, hard, new_place("hard-place"))
+    empty = {part: {"0.parquet": parquet([], DIALOGUES)} for part in ("train", "dev", "test")}
+    with pytest.raises(InputError, match="part train has no task prompts"):
+        pairs(CONFIG, tiny_model, artifact("dialogues", tmp_path / "empty", empty), new_place("empty-place"))
+
+
+def test_prompts_equal_but_for_space_are_one() -> None:
+    """The key of a prompt ignores white space and the answer."""
+    first, second = row(), row()
+    second["messages"] = [
+        {"role": "user", "content": f" {first['messages'][0]['content']}\n"}, {"role": "assistant", "content": "no"}
+    ]  # fmt: skip
+    assert prompt_key(first) == prompt_key(second)

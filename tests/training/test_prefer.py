@@ -1,0 +1,118 @@
+"""Preference training: learns a planted preference, is measured by the policy alone, resumes to the same bytes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_curation.place import Artifact, Counts, Place, parts_of
+from data_curation.settings import InputError
+from tests.training.conftest import artifact, coins, parquet
+from training.pairs import PAIRS
+from training.prefer import PreferConfig, encoded, prefer, ranked
+
+# TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+CONFIG = PreferConfig(learning_rate=5e-3, likelihood=0.5, batch_size=16, epochs=2, max_new_tokens=4, warmup=0)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Artifact:
+    """ "yes" before "no" on coin prompts: 96 pairs to train, 40 held out."""
+    parts: dict[str, list[dict[str, Any]]] = {
+        part: [
+            {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": row["task"]}
+            for row in coins(*span)
+        ]
+        for part, span in {"train": (100, 196), "test": (200, 240)}.items()
+    }
+    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
+    return artifact("pairs", tmp_path / "pairs", files)
+
+
+@pytest.fixture
+def unfit(tmp_path: Path) -> Artifact:
+    """A reward model that must not be used: its part `model` would not even load."""
+    files = {"model": {"config.json": b"{}"}, "verdict": {"verdict.json": b'{"fit": false}'}}
+    return artifact("reward", tmp_path / "reward", files)
+
+
+@pytest.mark.parametrize(("loss", "beta"), [("sigmoid", 0.1), ("ipo", 1.0), ("apo_zero", 0.1), ("sigmoid_norm", 1.0)])
+def test_a_planted_preference_is_learned(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, new_place: Callable[..., Place], loss: str, beta: float
+) -> None:
+    """Every loss lifts held-out preference and verifier accuracy to 1 within a few steps; an unfit reward is unused."""
+    counts = prefer(CONFIG.model_copy(update={"loss_type": loss, "beta": beta}), coin_model, pairs, unfit, new_place())
+    assert counts.metrics["preference accuracy after"]["value"] == 1.0
+    assert counts.metrics["verifier accuracy after"]["value"] == 1.0
+    assert "reward agrees with verifier" not in counts.metrics
+    assert counts.gates[1]["passed"]
+
+
+def test_no_training_passes_no_gate_of_gain(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """With a learning rate of next to nothing the gain is 0 and its gate is shown as failed."""
+    counts = prefer(CONFIG.model_copy(update={"learning_rate": 1e-12}), coin_model, pairs, unfit, new_place())
+    assert counts.metrics["preference accuracy gained"]["value"] == 0.0
+    assert [gate["passed"] for gate in counts.gates] == [False, True]
+
+
+def test_resuming_gives_the_bytes_of_an_unbroken_run(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """An attempt that adopts a checkpoint in mid-training publishes the same model."""
+    whole, second = new_place("whole", checkpoint_seconds=0), new_place("second")
+    prefer(CONFIG, coin_model, pairs, unfit, whole)
+    expected = parts_of(whole.pieces())["model"].digest
+    for piece in whole.pieces():
+        if piece.name in ("model", "after", "checkpoint-000011"):
+            whole.drop(piece)
+    assert second.adopt(whole.home) == ["before", "checkpoint-000010"]
+    prefer(CONFIG, coin_model, pairs, unfit, second)
+    assert parts_of(second.pieces())["model"].digest == expected
+
+
+def test_only_pairs_without_a_verifier_are_turned() -> None:
+    """The verifier's word stands against the reward model's; where no verifier judged, the reward orders the sides."""
+    prompt = [{"role": "user", "content": "q"}]
+    rows = [
+        {"prompt": prompt, "chosen": "a", "rejected": "longer", "task": '{"checker": "exact"}'},
+        {"prompt": prompt, "chosen": "a", "rejected": "longer", "task": ""},
+        {"prompt": prompt, "chosen": "longest", "rejected": "b", "task": ""},
+    ]
+    counts = Counts()
+
+    def by_length(prompts: Any, answers: list[str]) -> list[float]:
+        return [float(len(answer)) for answer in answers]
+
+    turned = ranked(rows, by_length, counts)
+    assert [row["chosen"] for row in turned] == ["a", "longer", "longest"]
+    assert counts.metrics["pairs turned by reward"]["value"] == 1
+    assert counts.metrics["reward agrees with verifier"]["value"] == 0.0
+
+
+def test_trained_answers_end_with_the_stop_token_once(chat_tokenizer: Path) -> None:
+    """Both sides end with one end-of-turn token; control tokens typed by a user or a model stay text."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(chat_tokenizer)
+    pair = {
+        "prompt": [{"role": "user", "content": "hi<|im_end|>"}], "chosen": "yes", "rejected": "no<|im_end|>"
+    }  # fmt: skip
+    found = encoded(tokenizer, pair)
+    eos = tokenizer.eos_token_id
+    assert [found[side].count(eos) for side in ("prompt_ids", "chosen_ids", "rejected_ids")] == [1, 1, 1]
+    assert found["chosen_ids"][-1] == found["rejected_ids"][-1] == eos
+    assert tokenizer.decode(found["chosen_ids"]) == "yes<|im_end|>"
+    assert tokenizer.decode(found["prompt_ids"]).endswith("<|im_start|>assistant\n")
+
+
+def test_pairs_that_are_all_too_long_are_an_error(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """The error names the setting, its value and the remedy."""
+    config = CONFIG.model_copy(update={"max_length": 3})
+    with pytest.raises(InputError, match=r"prefer\.max_length is 3: all 96 pairs are longer; raise it"):
+        prefer(config, coin_model, pairs, unfit, new_place())

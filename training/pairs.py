@@ -1,0 +1,240 @@
+"""Chosen and rejected answers from the model's own samples, judged by the verifiers first."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from data_curation.documents import read_rows, write_table
+from data_curation.place import Artifact, Counts, Piece, Place
+from data_curation.settings import InputError, Settings, StageError, sha256_of
+from training import measures
+
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("task", pa.string()),  # JSON, empty where no verifier judged
+    ]
+)
+
+BIAS = 0.1  # of the mean length: a smaller difference teaches little about length
+
+
+class PairsConfig(Settings):
+    """Settings of `pairs`."""
+
+    samples: int = Field(8, ge=2)
+    """Answers sampled per train prompt."""
+    test_samples: int = Field(4, ge=2)
+    """Answers sampled per held-out prompt: more prompts measure better than more answers to one."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature; 1 samples from the model's own distribution."""
+    max_new_tokens: int = Field(256, gt=0)
+    """Longest sampled answer, in tokens; a longer one is cut and so judged wrong."""
+    prompts: int | None = None
+    """Task prompts taken from the train part, in its order; none takes all."""
+    test_prompts: int | None = 2000
+    """Task prompts taken from the held-out part; none takes all."""
+    chat_prompts: int = Field(0, ge=0)
+    """Chat prompts beside the tasks: chosen = the reply of the data, rejected = a sample; no verifier judges them."""
+    held_out: Literal["dev", "test"] = "test"
+    """Part of the dialogues whose prompts make the test pairs."""
+    chosen: Literal["sample", "reference", "sample-or-reference"] = "sample"
+    """Chosen side: a sample that the verifier accepts, the reference answer, or the reference where no sample is
+    right."""
+    pairs_per_prompt: int = Field(1, ge=1)
+    """Most pairs of one train prompt, of other answers where there are enough; a held-out prompt gives one at most, so
+    that test pairs are independent."""
+    prompts_per_piece: int = Field(2048, gt=0)
+    """Prompts of one output file; a crash loses at most one file's work."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+
+@dataclass
+class Judged:
+    """The answers that make pairs of one prompt, or the reason why they make none."""
+
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    reason: str = ""
+
+
+def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
+    """Sample answers to every prompt and pair right with wrong ones; parts `train` and `test`."""
+    trained = [row for uri in dialogues.uris("train", ".parquet") for row in read_rows(uri)]
+    held = [row for uri in dialogues.uris(config.held_out, ".parquet") for row in read_rows(uri)]
+    known = {prompt_key(row) for row in trained}
+    fresh = [row for row in held if prompt_key(row) not in known]
+    work = [("train", rows) for rows in _pieces(config, _chosen_rows(config, trained, config.prompts))]
+    work += [("test", rows) for rows in _pieces(config, _chosen_rows(config, fresh, config.test_prompts))]
+    if not any(part == "train" for part, _ in work):
+        raise InputError(f"{dialogues.name}: part train has no task prompts for pairs; dialogues must generate tasks")
+
+    sampler = Sampler(config, model, place)
+    progress = place.progress("prompts", sum(len(rows) for _, rows in work))
+    counts = Counts(taken={"prompts": sum(len(rows) for _, rows in work)})
+    if len(held) > len(fresh):
+        counts.funnel.append(_drop("held-out", "prompt also in train", held[: len(held) - len(fresh)]))
+    numbers = {"train": 0, "test": 0}
+    for part, rows in work:
+        name = f"{part}-{numbers[part]:05d}"
+        done = place.done(name) or _make(config, sampler, place, name, part, rows)
+        numbers[part] += 1
+        counts.add(done.counts)
+        progress.update(len(rows))
+    return _summed(counts, place, config)
+
+
+def prompt_key(row: dict[str, Any]) -> str:
+    """What makes two dialogue rows the same prompt: all turns but the last answer, white space aside."""
+    return sha256_of([[turn["role"], " ".join(turn["content"].split())] for turn in row["messages"][:-1]])
+
+
+def judge(config: PairsConfig, row: dict[str, Any], answers: Sequence[str]) -> Judged:
+    """The pairs of one prompt's answers, best first, or why there are none."""
+    reference = row["messages"][-1]["content"]
+    if not row["task"]:
+        right, wrong = [reference], [answer for answer in answers if answer != reference]
+    else:
+        right, wrong = _verified(json.loads(row["task"]), answers)
+        if config.chosen == "reference" or (config.chosen == "sample-or-reference" and not right):
+            right = [reference]
+    sides = (_distinct(right), _distinct(wrong))
+    if not sides[0]:
+        return Judged(reason="no right answer")
+    if not sides[1]:
+        return Judged(reason="no wrong answer")
+    both = [(good, bad) for good, bad in _crossed(*sides) if good.strip() != bad.strip()]
+    kept = [(good, bad) for good, bad in both if good.strip() and bad.strip()]
+    if not kept:
+        return Judged(reason="empty side" if both else "identical sides")
+    return Judged(kept[: config.pairs_per_prompt])
+
+
+class Sampler:
+    """Samples answers from the model, which it loads at the first use: a stage of adopted pieces needs no model."""
+
+    def __init__(self, config: PairsConfig, model: Artifact, place: Place) -> None:
+        self.config, self.artifact, self.place = config, model, place
+        self.loaded: tuple[Any, Any] | None = None
+
+    def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list[str]]:
+        """`k` answers for each row; the seed follows from the piece's name."""
+        from training.chat import generate_answers
+
+        if self.loaded is None:
+            self.loaded = measures.load_policy(self.artifact.folder("model", self.place.scratch), self.place)
+        answers = generate_answers(
+            *self.loaded,
+            [row["messages"][:-1] for row in rows for _ in range(k)],
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            seed=int(sha256_of([self.config.seed, name])[:8], 16),
+        )
+        return [answers[start : start + k] for start in range(0, len(answers), k)]
+
+
+def _make(
+    config: PairsConfig, sampler: Sampler, place: Place, name: str, part: str, rows: list[dict[str, Any]]
+) -> Piece:
+    made, counts = list[dict[str, Any]](), Counts()
+    shares: list[float] = []
+    k = config.samples if part == "train" else config.test_samples
+    for row, answers in zip(rows, sampler(rows, name, k), strict=True):
+        judged = judge(config, row, answers)
+        kept = judged.pairs if part == "train" else judged.pairs[:1]
+        if row["task"]:
+            shares.append(len(_verified(json.loads(row["task"]), answers)[0]) / len(answers))
+        if judged.reason:
+            counts.funnel.append(_drop(part, judged.reason, [row]))
+        for index, (chosen, rejected) in enumerate(kept):
+            made.append(
+                {"id": f"{row['id']}-{index}", "prompt": row["messages"][:-1], "chosen": chosen,
+                 "rejected": rejected, "task": row["task"]}
+            )  # fmt: skip
+    counts.made = {f"{part} pairs": len(made)}
+    with place.piece(name) as piece:
+        write_table(piece, part, f"{name.removeprefix(part + '-')}.parquet", made, PAIRS)
+        merged = Counts()
+        merged.add(counts)
+        piece.piece.counts = merged
+        piece.piece.note = {
+            "right": shares,
+            "longer": [float(len(pair["chosen"].encode()) - len(pair["rejected"].encode())) for pair in made],
+            "size": [float(len(pair["chosen"].encode())) for pair in made],
+            "sample": made[:2],
+        }
+    return piece.piece
+
+
+def _summed(counts: Counts, place: Place, config: PairsConfig) -> Counts:
+    notes = {
+        part: [piece.note for piece in place.pieces() if piece.name.startswith(part)] for part in ("train", "test")
+    }
+    if not counts.made.get("train pairs"):
+        reasons = ", ".join(f"{row['reason']}: {row['documents']}" for row in counts.funnel if row["step"] == "train")
+        raise StageError(
+            f"pairs: no prompt gave a right and a wrong sample ({reasons}); raise pairs.samples or pairs.prompts, "
+            "train the model further in instruct, or set pairs.chosen to sample-or-reference"
+        )
+    for part, some in notes.items():
+        counts.metrics[f"{part} sample accuracy"] = measures.mean([x for note in some for x in note["right"]])
+        longer = measures.mean([x for note in some for x in note["longer"]])
+        counts.metrics[f"{part} chosen minus rejected, bytes"] = longer
+        size = measures.mean([x for note in some for x in note["size"]])["value"] or 0.0
+        bias, error = abs(longer["value"] or 0.0), longer["standard_error"] or 0.0
+        if part == "train" and bias > max(2 * error, BIAS * size):
+            word = "longer" if longer["value"] > 0 else "shorter"
+            counts.warnings.append(
+                f"length bias: chosen answers are {bias:.1f} bytes {word} than rejected ones on average"
+            )
+    if not counts.made.get("test pairs"):
+        counts.warnings.append(f"no test pairs: part {config.held_out} gave no prompt with a right and a wrong sample")
+    for note in notes["train"][:1]:
+        for pair in note["sample"]:
+            text = f"{pair['prompt'][-1]['content']}\n+ {pair['chosen']}\n- {pair['rejected']}"
+            counts.samples.append({"title": f"pair {pair['id']}", "text": text})
+    return counts
+
+
+def _chosen_rows(config: PairsConfig, rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    usable = [row for row in rows if row["messages"] and row["messages"][-1]["role"] == "assistant"]
+    tasks = [row for row in usable if row["task"]]
+    chats = [row for row in usable if not row["task"]]
+    return tasks[:limit] + chats[: config.chat_prompts]
+
+
+def _pieces(config: PairsConfig, rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    size = config.prompts_per_piece
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _verified(task: dict[str, Any], answers: Sequence[str]) -> tuple[list[str], list[str]]:
+    from training.verifiers import verify
+
+    verdicts = [verify(task, answer) for answer in answers]
+    return (
+        [answer for answer, right in zip(answers, verdicts, strict=True) if right],
+        [answer for answer, right in zip(answers, verdicts, strict=True) if not right],
+    )
+
+
+def _distinct(answers: Sequence[str]) -> list[str]:
+    # In the order of sampling, so that likely answers come first without any tie to break.
+    return list(dict.fromkeys(answers))
+
+
+def _crossed(right: Sequence[str], wrong: Sequence[str]) -> list[tuple[str, str]]:
+    # Diagonals of the table right x wrong: new answers on both sides for as long as there are any.
+    return [(right[i], wrong[(i + shift) % len(wrong)]) for shift in range(len(wrong)) for i in range(len(right))]
+
+
+def _drop(step: str, reason: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    size = sum(len(turn["content"].encode()) for row in rows for turn in row["messages"])
+    return {"step": step, "reason": reason, "documents": len(rows), "bytes": size}

@@ -1,0 +1,175 @@
+"""Direct preference optimisation on verified pairs, measured by the policy alone."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data_curation.place import Artifact, Counts, Place
+from data_curation.settings import InputError, Settings, StageError, sha256_of
+from training import measures
+from training.reward import Scorer, is_fit, pair_rows
+
+Pair = dict[str, Any]
+
+
+class PreferConfig(Settings):
+    """Settings of `prefer`."""
+
+    loss_type: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm"] = "sigmoid"
+    """TRL's name of the preference loss: `sigmoid` is DPO, `sigmoid_norm` its length-normalised form (Tulu 3)."""
+    beta: float = Field(0.1, gt=0)
+    """Pull towards the reference model, the one handed in; `sigmoid_norm` wants about 5, `ipo` its own scale."""
+    likelihood: float = Field(0.0, ge=0)
+    """Weight of the chosen answers' own loss beside the preference loss; keeps their probability from falling."""
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak of AdamW's learning rate; linear decay after `warmup`."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the train pairs."""
+    batch_size: int = Field(64, gt=0)
+    """Pairs of one optimizer step."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    max_length: int = Field(1024, gt=0)
+    """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
+    max_new_tokens: int = Field(256, gt=0)
+    """Longest greedy answer of the verifier's check, in tokens."""
+    test_pairs: int | None = 2000
+    """Held-out pairs measured before and after; none takes all."""
+    seed: int = 0
+    """Seed of the order of the pairs."""
+
+
+def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artifact, place: Place) -> Counts:
+    """Train the policy to prefer chosen answers; part `model`, gates on held-out preference and verifier accuracy."""
+    from training.chat import check_contract
+
+    source = model.folder("model", place.scratch)
+    policy, tokenizer = measures.load_policy(source, place)
+    digest = check_contract(tokenizer, source)
+    counts = Counts()
+    train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")[: config.test_pairs]
+    counts.taken = {"pairs": len(train)}
+    if is_fit(reward):
+        train = ranked(train, Scorer(reward.folder("model", place.scratch), tokenizer, place), counts)
+    before = _measured(config, place, "before", policy, tokenizer, test)
+    done = place.done("model") or _train(config, place, source, tokenizer, train)
+    counts.add(done.counts)
+    folder = place.folder(done, "model")
+    tuned, tokenizer = measures.load_policy(folder, place)
+    if check_contract(tokenizer, folder) != digest:
+        raise StageError("prefer: the chat template changed during training")
+    after = _measured(config, place, "after", tuned, tokenizer, test)
+    _report(counts, before, after, test)
+    counts.made = {"models": 1}
+    return counts
+
+
+def ranked(rows: list[Pair], scorer: Scorer, counts: Counts) -> list[Pair]:
+    """Pairs that no verifier judged, their sides in the order of an accepted reward model; the others unchanged."""
+    prompts = [row["prompt"] for row in rows]
+    chosen, rejected = (scorer(prompts, [row[side] for row in rows]) for side in ("chosen", "rejected"))
+    turned = [not row["task"] and b > a for row, a, b in zip(rows, chosen, rejected, strict=True)]
+    judged = [float(a > b) for row, a, b in zip(rows, chosen, rejected, strict=True) if row["task"]]
+    counts.metrics["reward agrees with verifier"] = measures.mean(judged)
+    counts.metrics["pairs turned by reward"] = {"value": sum(turned), "n": len(rows), "standard_error": None}
+    return [
+        {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if turn else row
+        for row, turn in zip(rows, turned, strict=True)
+    ]
+
+
+def encoded(tokenizer: Any, row: Pair) -> dict[str, list[int]]:
+    """The columns that TRL trains on: prompt_ids, and per side the answer's ids with one end-of-turn token last."""
+    from training.chat import encode
+
+    sides: dict[str, list[int]] = {}
+    for side in ("chosen", "rejected"):
+        ids, mask = encode(tokenizer, [*row["prompt"], {"role": "assistant", "content": row[side]}])
+        start = measures.last_answer(mask).index(1)
+        sides |= {f"{side}_ids": ids[start:], "prompt_ids": ids[:start]}
+    return sides
+
+
+def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, rows: list[Pair]) -> Any:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model
+
+    class Encoded(DPOTrainer):
+        """DPO on pairs that are tokens already: TRL's own encoding lets typed control tokens through."""
+
+        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+            return dataset
+
+    fed = [encoded(tokenizer, row) for row in rows]
+    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in fed]
+    usable = [row for row, length in zip(fed, longest, strict=True) if length <= config.max_length]
+    if not usable:
+        raise InputError(f"prefer.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
+    weights = [1.0, config.likelihood] if config.likelihood else None
+    options = arguments(
+        DPOConfig, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
+        **batches(config.batch_size, 2 * config.max_length, place), warmup_steps=config.warmup, logging_steps=1,
+        loss_type=[config.loss_type, "sft"] if weights else [config.loss_type], loss_weights=weights, beta=config.beta,
+        # One forward pass over the pairs instead of one in every epoch, and no second model in memory.
+        precompute_ref_log_probs=True, max_length=config.max_length, seed=config.seed,
+    )  # fmt: skip
+    trainer = Encoded(
+        model=AutoModelForCausalLM.from_pretrained(source), args=options, train_dataset=Dataset.from_list(usable),
+        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+    )  # fmt: skip
+    checkpoint = resume_folder(place)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    history = trainer.state.log_history
+    place.plot("loss", "Preference loss", "step", "loss", {"loss": curve(history, "loss")})
+    names = ("logps/chosen", "logps/rejected")
+    place.plot("logps", "Answers' log-probability", "step", "nats", {name: curve(history, name) for name in names})
+    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
+    with place.piece("model") as piece:
+        piece.send("model", place.scratch / "model")
+        if len(usable) < len(rows):
+            piece.piece.counts.funnel.append(
+                {"step": "train", "reason": "longer than max_length", "documents": len(rows) - len(usable), "bytes": 0}
+            )
+    return piece.piece
+
+
+def _measured(
+    config: PreferConfig, place: Place, name: str, policy: Any, tokenizer: Any, test: list[Pair]
+) -> dict[str, list[float]]:
+    done = place.done(name)
+    if done is not None:
+        return done.note
+    with place.piece(name) as piece:
+        tasks = _prompts(test)
+        piece.piece.note = {
+            "preferred": measures.preferred(policy, tokenizer, test) if test else [],
+            "verified": measures.verified(
+                policy, tokenizer, [row["prompt"] for row in tasks], [row["task"] for row in tasks],
+                config.max_new_tokens,
+            ) if tasks else [],
+        }  # fmt: skip
+    return piece.piece.note
+
+
+def _prompts(test: list[Pair]) -> list[Pair]:
+    return list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())
+
+
+def _report(counts: Counts, before: dict[str, list[float]], after: dict[str, list[float]], test: list[Pair]) -> None:
+    if not test:
+        counts.warnings.append("no held-out pairs: nothing of what prefer did could be measured")
+    for name, values in (("before", before), ("after", after)):
+        counts.metrics[f"preference accuracy {name}"] = measures.mean(values["preferred"])
+        counts.metrics[f"verifier accuracy {name}"] = measures.mean(values["verified"])
+    preference = measures.difference(after["preferred"], before["preferred"])
+    verifier = measures.difference(after["verified"], before["verified"])
+    counts.metrics |= {"preference accuracy gained": preference, "verifier accuracy gained": verifier}
+    counts.gates += [
+        measures.gate("preference accuracy gained, above 0 by 2 standard errors", preference, 0.0, errors=2),
+        measures.gate("verifier accuracy gained, at least -2 points", verifier, -0.02),
+    ]

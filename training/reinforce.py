@@ -1,0 +1,236 @@
+"""Group-relative policy optimisation on verifiable tasks, measured from step 0."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data_curation.documents import read_rows
+from data_curation.place import Artifact, Counts, Place
+from data_curation.settings import InputError, Settings, StageError
+from training import measures
+from training.reward import Scorer, is_fit
+
+Row = dict[str, Any]
+
+
+class ReinforceConfig(Settings):
+    """Settings of `reinforce`."""
+
+    steps: int = Field(200, gt=0)
+    """Optimizer steps."""
+    prompts_per_step: int = Field(32, gt=0)
+    """Prompts of one optimizer step; few prompts make the gradient follow single tasks."""
+    samples: int = Field(8, ge=2)
+    """Answers sampled per prompt: the group that an answer is compared with."""
+    learning_rate: float = Field(1e-5, gt=0)
+    """Learning rate of AdamW after `warmup`, constant; small models stand 1e-5 to 3e-5, large ones 1e-6."""
+    warmup: int = Field(10, ge=0)
+    """Steps in which the learning rate rises from 0."""
+    beta: float = Field(0.02, gt=0)
+    """Weight of the KL divergence from the model handed in."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+    """TRL's name of the loss: how token losses are averaged."""
+    scale: Literal["group", "batch", "none"] = "group"
+    """What advantages are divided by: a group's own standard deviation, the batch's, or nothing."""
+    clip: float = Field(0.2, gt=0)
+    """PPO's clip range of the probability ratio."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature."""
+    max_new_tokens: int = Field(256, gt=0)
+    """Longest answer, in tokens; one that has not ended by then earns no reward."""
+    reward_weight: float = Field(0.5, ge=0)
+    """Weight of the reward model beside the verifier's 1; used only if its verdict is fit."""
+    families: list[str] = Field(default_factory=list)
+    """Task families to train on; none listed: all."""
+    held_out: Literal["dev", "test"] = "dev"
+    """Part of the dialogues whose tasks are measured at step 0 and at the end."""
+    held_out_tasks: int | None = 1000
+    """Tasks of that part, taken in its order; none takes all."""
+    seed: int = 0
+    """Seed of the order of the prompts and of the sampling."""
+
+
+def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, reward: Artifact, place: Place) -> Counts:
+    """Train the policy on rewarded samples; part `model`, gate on held-out greedy accuracy against step 0."""
+    from training.chat import check_contract
+
+    train = _tasks(config, dialogues, "train")
+    if len(train) < config.prompts_per_step:
+        raise InputError(
+            f"{dialogues.name}: part train has {len(train)} tasks, reinforce.prompts_per_step is "
+            f"{config.prompts_per_step}: generate more tasks in dialogues or lower it"
+        )
+    held = _tasks(config, dialogues, config.held_out)[: config.held_out_tasks]
+    source = model.folder("model", place.scratch)
+    policy, tokenizer = measures.load_policy(source, place)
+    digest = check_contract(tokenizer, source)
+    counts = Counts(taken={"tasks": len(train)})
+    before = _measured(config, place, "before", policy, tokenizer, held)
+    done = place.done("model") or _train(config, place, source, tokenizer, train, reward)
+    counts.add(done.counts)
+    folder = place.folder(done, "model")
+    tuned, tokenizer = measures.load_policy(folder, place)
+    if check_contract(tokenizer, folder) != digest:
+        raise StageError("reinforce: the chat template changed during training")
+    after = _measured(config, place, "after", tuned, tokenizer, held)
+    _report(counts, held, before, after)
+    counts.made = {"models": 1}
+    return counts
+
+
+def verifier_reward(eos_token_id: int) -> Callable[..., list[float]]:
+    """TRL's reward function: 1.0 for an answer that ended and that its task's verifier accepts, else 0.0."""
+    from training.verifiers import verify
+
+    def verifier(
+        completions: list[list[dict[str, str]]], completion_ids: list[list[int]], task: list[str], **_: Any
+    ) -> list[float]:
+        return [
+            float(bool(ids) and ids[-1] == eos_token_id and verify(json.loads(known), answer[-1]["content"]))
+            for answer, ids, known in zip(completions, completion_ids, task, strict=True)
+        ]
+
+    return verifier
+
+
+def _train(
+    config: ReinforceConfig, place: Place, source: Path, tokenizer: Any, rows: list[Row], reward: Artifact
+) -> Any:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+
+    from training.trainers import CheckpointPieces, resume_folder, save_model
+
+    rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
+    fit = config.reward_weight > 0 and is_fit(reward)
+    if fit:
+        rewards.append(_model_reward(Scorer(reward.folder("model", place.scratch), tokenizer, place)))
+    weights = [1.0, config.reward_weight][: len(rewards)]
+    longest = max(len(ids) for ids in encode_prompts(tokenizer, [row["messages"][:-1] for row in rows]))
+    tasks = [{"prompt": row["messages"][:-1], "task": row["task"]} for row in rows]
+    trainer = _trainer_class()(
+        model=AutoModelForCausalLM.from_pretrained(source), reward_funcs=rewards,
+        args=_options(config, place, weights, longest),
+        train_dataset=Dataset.from_list(tasks).select(prompt_order(len(tasks), config)),
+        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+    )  # fmt: skip
+    checkpoint = resume_folder(place)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _plots(place, trainer.state.log_history, fit)
+    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
+    with place.piece("model") as piece:
+        piece.send("model", place.scratch / "model")
+        last = trainer.state.log_history[-max(2, config.steps // 10) - 1 :]
+        for name in ("kl", "entropy", "frac_reward_zero_std", "completions/clipped_ratio"):
+            piece.piece.counts.metrics[f"{name}, last tenth"] = measures.mean([x[name] for x in last if name in x])
+    return piece.piece
+
+
+def prompt_order(tasks: int, config: ReinforceConfig) -> list[int]:
+    """Which task each prompt of the whole training is, epoch after epoch in new orders.
+
+    TRL's sampler shuffles by a generator that a resumed training starts anew, so only its first epoch can be resumed;
+    here the whole training is one epoch.
+    """
+    import numpy as np
+
+    needed = config.steps * config.prompts_per_step
+    epochs = [np.random.default_rng([config.seed, epoch]).permutation(tasks) for epoch in range(-(-needed // tasks))]
+    return np.concatenate(epochs)[:needed].tolist()
+
+
+def encode_prompts(tokenizer: Any, prompts: list[list[dict[str, str]]]) -> list[list[int]]:
+    """Token ids of each prompt, up to where the assistant begins."""
+    from training.chat import encode_all
+
+    known = {json.dumps(prompt): prompt for prompt in prompts}  # a group repeats its prompt
+    coded = encode_all(tokenizer, list(known.values()), add_generation_prompt=True)
+    ids = {key: found for key, (found, _) in zip(known, coded, strict=True)}
+    return [ids[json.dumps(prompt)] for prompt in prompts]
+
+
+def _trainer_class() -> type:
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    class Encoded(GRPOTrainer):
+        """GRPO whose prompts are encoded by us: TRL's own encoding lets typed control tokens through."""
+
+        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return encode_prompts(self.processing_class, prompts), None, {}
+
+    return Encoded
+
+
+def _options(config: ReinforceConfig, place: Place, weights: list[float], longest: int) -> Any:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from training.trainers import arguments, batches
+
+    return arguments(
+        GRPOConfig, place, max_steps=config.steps, learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup", warmup_steps=config.warmup, logging_steps=1,
+        # Generation and optimizer step coincide, so every step is on-policy and any step may be resumed from.
+        **batches(config.prompts_per_step * config.samples, longest + config.max_new_tokens, place),
+        num_generations=config.samples,
+        beta=config.beta, loss_type=config.loss_type, scale_rewards=config.scale, epsilon=config.clip,
+        shuffle_dataset=False, temperature=config.temperature, max_completion_length=config.max_new_tokens,
+        reward_weights=weights, seed=config.seed,
+    )  # fmt: skip
+
+
+def _model_reward(scorer: Scorer) -> Callable[..., list[float]]:
+    def reward_model(prompts: list[Any], completions: list[list[dict[str, str]]], **_: Any) -> list[float]:
+        return scorer(prompts, [answer[-1]["content"] for answer in completions])
+
+    return reward_model
+
+
+def _plots(place: Place, history: list[dict[str, Any]], fit: bool) -> None:
+    from training.trainers import curve
+
+    rewards = {"verifier": curve(history, "rewards/verifier/mean")}
+    if fit:
+        rewards["reward model"] = curve(history, "rewards/reward_model/mean")
+    place.plot("reward", "Reward of samples", "step", "mean", rewards)
+    place.plot("kl", "KL from the model handed in", "step", "nats per token", {"kl": curve(history, "kl")})
+    place.plot("entropy", "Entropy of the policy", "step", "nats per token", {"entropy": curve(history, "entropy")})
+    shares = {"zero-variance groups": "frac_reward_zero_std", "answers cut": "completions/clipped_ratio"}
+    place.plot("shares", "Wasted samples", "step", "share", {k: curve(history, v) for k, v in shares.items()})
+
+
+def _tasks(config: ReinforceConfig, dialogues: Artifact, part: str) -> list[Row]:
+    rows = [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri) if row["task"]]
+    return [row for row in rows if not config.families or json.loads(row["task"])["family"] in config.families]
+
+
+def _measured(
+    config: ReinforceConfig, place: Place, name: str, policy: Any, tokenizer: Any, held: list[Row]
+) -> list[float]:
+    done = place.done(name)
+    if done is not None:
+        return done.note["verified"]
+    prompts, tasks = [row["messages"][:-1] for row in held], [row["task"] for row in held]
+    with place.piece(name) as piece:
+        found = measures.verified(policy, tokenizer, prompts, tasks, config.max_new_tokens) if held else []
+        piece.piece.note = {"verified": found}
+    return piece.piece.note["verified"]
+
+
+def _report(counts: Counts, held: list[Row], before: list[float], after: list[float]) -> None:
+    if not held:
+        counts.warnings.append("no held-out tasks: nothing of what reinforce did could be measured")
+    gained = measures.difference(after, before)
+    counts.metrics |= {
+        "greedy accuracy at step 0": measures.mean(before),
+        "greedy accuracy at the end": measures.mean(after),
+        "greedy accuracy gained": gained,
+    }
+    families = [json.loads(row["task"])["family"] for row in held]
+    for family in sorted(set(families)):
+        share = [index for index, name in enumerate(families) if name == family]
+        for moment, values in (("step 0", before), ("end", after)):
+            counts.metrics[f"{family}, {moment}"] = measures.mean([values[index] for index in share])
+    counts.gates.append(measures.gate("greedy accuracy gained, above 0 by 2 standard errors", gained, 0.0, errors=2))

@@ -1,0 +1,202 @@
+"""A Bradley-Terry reward model from pairs, with the verdict whether anything may use it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from data_curation.documents import read_rows
+from data_curation.place import Artifact, Counts, Place
+from data_curation.settings import InputError, Settings, StageError, sha256_of
+from training import measures
+
+Message = dict[str, str]
+
+
+class RewardConfig(Settings):
+    """Settings of `reward`."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak of AdamW's learning rate; linear decay after `warmup`."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the train pairs; reward models overfit within few."""
+    batch_size: int = Field(64, gt=0)
+    """Pairs of one optimizer step."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    center: float = Field(0.01, ge=0)
+    """Weight of the penalty that keeps the mean reward near 0 (Eisenstein et al. 2023)."""
+    max_length: int = Field(1024, gt=0)
+    """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
+    best_of: int = Field(8, ge=2)
+    """Answers sampled per held-out prompt, of which the reward model picks one for the verdict."""
+    prompts: int = Field(500, ge=2)
+    """Most held-out task prompts of the verdict."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of the verdict's samples."""
+    max_new_tokens: int = Field(256, gt=0)
+    """Longest sampled answer, in tokens."""
+    seed: int = 0
+    """Seed of the score layer, the order of the pairs and the samples."""
+
+
+def reward(config: RewardConfig, model: Artifact, pairs: Artifact, place: Place) -> Counts:
+    """Train on the train pairs, judge on held-out prompts; parts `model` and `verdict`."""
+    from training.chat import check_contract
+
+    source = model.folder("model", place.scratch)
+    policy, tokenizer = measures.load_policy(source, place)
+    digest = check_contract(tokenizer, source)
+    train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")
+    counts = Counts(taken={"pairs": len(train)})
+    done = place.done("model") or _train(config, place, source, tokenizer, train)
+    counts.add(done.counts)
+    folder = place.folder(done, "model")
+    if check_contract(tokenizer, folder) != digest:
+        raise StageError("reward: the chat template changed during training")
+    judged = place.done("verdict") or _judge(config, place, folder, policy, tokenizer, test)
+    counts.add(judged.counts)
+    counts.made = {"models": 1}
+    return counts
+
+
+def pair_rows(pairs: Artifact, part: str) -> list[dict[str, Any]]:
+    """All rows of one part of the pairs."""
+    rows = [row for uri in pairs.uris(part, ".parquet") for row in read_rows(uri)]
+    if part == "train" and not rows:
+        raise InputError(f"{pairs.name}: part train holds no pairs")
+    return rows
+
+
+def is_fit(reward: Artifact) -> bool:
+    """The verdict of a finished `reward` stage: whether later stages may use the model."""
+    return bool(reward.read_json("verdict", "verdict.json")["fit"])
+
+
+class Scorer:
+    """Rewards of answers from a reward model's folder."""
+
+    def __init__(self, folder: Path, tokenizer: Any, place: Place) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        from training.trainers import device_of
+
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(folder).to(device_of(place)).eval()
+        self.tokenizer = tokenizer
+
+    def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str], batch: int = 64) -> list[float]:
+        """One reward per answer, read at its end-of-turn token."""
+        import torch
+
+        ids = [conversation(self.tokenizer, p, a) for p, a in zip(prompts, answers, strict=True)]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        rewards = [0.0] * len(ids)
+        for start in range(0, len(order), batch):
+            share = order[start : start + batch]
+            width = max(len(ids[index]) for index in share)
+            pad = self.tokenizer.pad_token_id
+            tokens = torch.tensor([ids[i] + [pad] * (width - len(ids[i])) for i in share], device=self.model.device)
+            seen = torch.tensor(
+                [[1] * len(ids[i]) + [0] * (width - len(ids[i])) for i in share], device=self.model.device
+            )
+            with torch.no_grad():
+                found = self.model(input_ids=tokens, attention_mask=seen, use_cache=False).logits[:, 0].float()
+            for index, value in zip(share, found.tolist(), strict=True):
+                rewards[index] = value
+        return rewards
+
+
+def conversation(tokenizer: Any, prompt: list[Message], answer: str) -> list[int]:
+    """Token ids of prompt and answer; the last one is the end-of-turn token, once."""
+    from training.chat import encode
+
+    return encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}])[0]
+
+
+def best_of(rewards: Sequence[float], right: Sequence[float], n: int) -> tuple[list[float], list[float]]:
+    """Per prompt: whether the sample with the highest reward (the first of equals) is right; the mean of all n."""
+    best, average = list[float](), list[float]()
+    for start in range(0, len(rewards), n):
+        pick = max(range(start, start + n), key=lambda index: (rewards[index], -index))
+        best.append(right[pick])
+        average.append(sum(right[start : start + n]) / n)
+    return best, average
+
+
+def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, rows: list[dict[str, Any]]) -> Any:
+    from datasets import Dataset
+    from trl.trainer.reward_config import RewardConfig as Arguments
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model
+
+    encoded = [
+        {f"{side}_ids": conversation(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")}
+        for row in rows
+    ]
+    usable = [row for row in encoded if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= config.max_length]
+    if not usable:
+        raise InputError(f"reward.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
+    options = arguments(
+        Arguments, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
+        **batches(config.batch_size, 2 * config.max_length, place), warmup_steps=config.warmup, logging_steps=1,
+        center_rewards_coefficient=config.center or None, max_length=None, seed=config.seed,
+    )  # fmt: skip
+    trainer = RewardTrainer(
+        model=str(source), args=options, train_dataset=Dataset.from_list(usable), processing_class=tokenizer,
+        callbacks=[CheckpointPieces(place)],
+    )  # fmt: skip
+    checkpoint = resume_folder(place)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    history = trainer.state.log_history
+    place.plot("loss", "Reward model", "step", "value", {x: curve(history, x) for x in ("loss", "accuracy")})
+    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
+    # A model without a language head saves no generation config; the contract of stop tokens reads one.
+    shutil.copyfile(source / "generation_config.json", place.scratch / "model" / "generation_config.json")
+    with place.piece("model") as piece:
+        piece.send("model", place.scratch / "model")
+        if len(usable) < len(rows):
+            piece.piece.counts.funnel.append(
+                {"step": "train", "reason": "longer than max_length", "documents": len(rows) - len(usable), "bytes": 0}
+            )
+    return piece.piece
+
+
+def _judge(
+    config: RewardConfig, place: Place, folder: Path, policy: Any, tokenizer: Any, test: list[dict[str, Any]]
+) -> Any:
+    from training.chat import generate_answers
+    from training.verifiers import verify
+
+    scorer = Scorer(folder, tokenizer, place)
+    prompts = [row["prompt"] for row in test]
+    chosen, rejected = (scorer(prompts, [row[side] for row in test]) for side in ("chosen", "rejected"))
+    accuracy = measures.mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)])
+    tasks = list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())[: config.prompts]
+    n = config.best_of
+    asked = [row for row in tasks for _ in range(n)]
+    answers = generate_answers(
+        policy, tokenizer, [row["prompt"] for row in asked], max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature, seed=config.seed + 1,
+    ) if asked else []  # fmt: skip
+    right = [float(verify(json.loads(row["task"]), answer)) for row, answer in zip(asked, answers, strict=True)]
+    best, average = best_of(scorer([row["prompt"] for row in asked], answers), right, n)
+    gain = measures.difference(best, average)
+    row = measures.gate(f"best-of-{n} above mean@1 by 2 standard errors", gain, 0.0, errors=2)
+    with place.piece("verdict") as piece:
+        counts = piece.piece.counts
+        counts.metrics["held-out accuracy"] = accuracy
+        counts.metrics[f"best-of-{n}"], counts.metrics["mean@1"] = measures.mean(best), measures.mean(average)
+        counts.gates.append(row)
+        if not row["passed"]:
+            counts.warnings.append("the reward model is unfit: no later stage uses it")
+        verdict = {
+            "fit": row["passed"], "best_of_n": counts.metrics[f"best-of-{n}"]["value"], "n": n,
+            "mean_at_1": counts.metrics["mean@1"]["value"], "prompts": len(tasks),
+            "standard_error": gain["standard_error"], "accuracy": accuracy["value"],
+        }  # fmt: skip
+        piece.send_json("verdict", "verdict.json", verdict)
+    return piece.piece
