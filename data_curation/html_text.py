@@ -10,11 +10,12 @@ MAX_DEPTH = 512
 MAIN_SHARE = 0.35
 """Main content below this share of all text has probably lost the body (seen on 3% of pages): try trafilatura."""
 
-_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 # Void elements, and those whose end tag may be left out: the parser never nests these without another in between.
-_FLAT = frozenset(
-    b"area base br col embed hr img input link meta param source track wbr p li dt dd tr td th thead tbody tfoot "
-    b"option optgroup colgroup rt rp html head body".split()
+_FLAT = re.compile(
+    "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|tr|td|th|thead|tbody|tfoot|option"
+    "|optgroup|colgroup|rt|rp|html|head|body",
+    re.IGNORECASE,
 )
 _META_CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -53,9 +54,9 @@ def extract_html(
         return Extracted(reason="empty")
     if len(html) > max_bytes:
         return Extracted(reason="too-large")
-    if _depth(html) > max_depth:
-        return Extracted(reason="too-deep")
     source = _decode(html, charset)
+    if _depth(source) > max_depth:
+        return Extracted(reason="too-deep")
     try:
         tree = HTMLTree.parse(source)
         text = extract_plain_text(tree, main_content=True, preserve_formatting=True)
@@ -73,9 +74,9 @@ def extract_html(
     return Extracted(text, " ".join(_printable(tree.title or "").split()), languages)
 
 
-def _depth(html: bytes) -> int:
+def _depth(source: str) -> int:
     """An upper estimate of how deep elements nest; extraction takes time quadratic in it."""
-    steps = (-1 if close else 1 for close, name in _TAG.findall(html) if name.lower() not in _FLAT)
+    steps = (-1 if close else 1 for close, name in _TAG.findall(source) if not _FLAT.fullmatch(name))
     return max(accumulate(steps), default=0)
 
 

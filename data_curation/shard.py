@@ -49,12 +49,12 @@ def shard(config: ShardConfig, documents: list[Artifact], tokenizer: Artifact, p
         place.drop(finished)  # a shard was damaged since, so the runs are needed once more
     folder = tokenizer.folder("tokenizer", place.scratch)
     uris = [uri for artifact in documents for uri in artifact.uris("documents")]
-    runs = run_tasks(place, len(uris), Tokenise(uris, folder, config.seed), "tokens-")
+    runs = run_tasks(place, len(uris), Tokenise(uris, folder, config.seed), prefix="tokens-")
     folders = [place.folder(run, PART) / f"{rank:05d}" for rank, run in enumerate(runs)]
     opened = [Runs.open(folder) for folder in folders]
     split = plan(config, opened)
     index = _index(opened, sha256_file(str(folder / "tokenizer.json")))
-    merged = run_tasks(place, len(split.borders), Merge(folders, index, split), "shard-")
+    merged = run_tasks(place, len(split.borders), Merge(folders, index, split), prefix="shard-")
     counts = total([*runs, *merged])
     _say_encoder(counts, runs)
     with place.piece("index") as piece:

@@ -1,12 +1,13 @@
 """The `tokenmill` command: run, plan, ui, runs, show, verify, prune."""
 
 import argparse
+import functools
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ DONE, FAILED, WRONG = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 a stage failed, 2 the configuration is wrong."""
     asked = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
         return int(asked.command(asked))
     except ConfigError as error:
@@ -39,11 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """Run the road, or as much of it as was asked for."""
-    config = _config(asked)
-    home = Path(config.run.home)
     summary: dict[str, Any] = {"run": None, "stages": [], "report": None, "model": None}
     try:
-        summary = _run_flow(asked, home)
+        summary = _run_flow(asked, Path(_config(asked).run.home))
         code = DONE
     except TokenmillError as error:
         summary = getattr(error, "summary", summary | {"error": str(error)})
@@ -65,6 +63,7 @@ def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
 
     def call() -> dict[str, Any]:
         # Prefect reads its settings when it is imported, so the import waits for them.
+        _quiet()
         from flows.run import pipeline
 
         return pipeline(
@@ -76,7 +75,6 @@ def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
             accept=asked.accept,
         )
 
-    _quiet()
     if os.environ.get("PREFECT_API_URL"):
         return call()
     with serving(home) as api:
@@ -232,9 +230,21 @@ def _store(asked: argparse.Namespace) -> "Store":
 
 
 def _quiet() -> None:
-    # Prefect's and its libraries' own deprecations are nothing a user of ours can act on.
+    """Leave out of the terminal what a user cannot act on; the run's page keeps all of it."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # deprecations of Prefect's own libraries
+    import prefect.main  # noqa: F401 - importing it sets up the logging that is changed here
+
+    for logger in (logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))):
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.format = functools.partial(_without_stack, handler.format)
+
+
+def _without_stack(formatted: Callable[[logging.LogRecord], str], record: logging.LogRecord) -> str:
+    """Every failure ends in one line of ours; Prefect would print its call stack three times before."""
+    brief = logging.makeLogRecord(vars(record) | {"exc_info": None, "exc_text": None})
+    return formatted(brief)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ class InstructConfig(Settings):
 
     learning_rate: float = Field(2e-5, gt=0)
     """Peak of AdamW's learning rate (SmolLM3's; a model of a few million parameters wants about 1e-3)."""
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after `warmup`."""
+    schedule: Literal["linear", "cosine", "warmup_stable_decay"] = "cosine"
+    """How the learning rate falls after `warmup`; the last keeps the peak until `decay` begins."""
+    decay: float = Field(0.3, gt=0, lt=1)
+    """Share of the steps at the end in which `warmup_stable_decay` falls to 0."""
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0)
@@ -75,9 +77,12 @@ def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokeni
     counts = Counts()
     packed = _packed(config, tokenizer, _rows(dialogues, "train"), counts)
     rows = _rows_a_pass(config, place)
+    steps = math.ceil(math.ceil(len(packed) / config.batch_size) * config.epochs)
+    falls = {"num_decay_steps": max(1, round(steps * config.decay))} if "decay" in config.schedule else {}
     options = arguments(
         SFTConfig, place, learning_rate=config.learning_rate, lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup, weight_decay=config.weight_decay, num_train_epochs=config.epochs,
+        lr_scheduler_kwargs=falls, max_steps=steps,
+        warmup_steps=config.warmup, weight_decay=config.weight_decay,
         per_device_train_batch_size=rows, gradient_accumulation_steps=config.batch_size // rows,
         # The rows are packed here, so that a pass may hold several of them side by side.
         dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False, remove_unused_columns=False,

@@ -7,13 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from data_curation.documents import read_rows
 from data_curation.place import Artifact, Counts, Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
+from training.curriculum import Row, by_family, prompt_order, task_rows, teachable
 from training.reward import Scorer, is_fit
-
-Row = dict[str, Any]
 
 
 class ReinforceConfig(Settings):
@@ -44,7 +42,11 @@ class ReinforceConfig(Settings):
     reward_weight: float = Field(0.5, ge=0)
     """Weight of the reward model beside the verifier's 1; used only if its verdict is fit."""
     families: list[str] = Field(default_factory=list)
-    """Task families to train on; none listed: all."""
+    """Task families to train on and to measure; none listed: all."""
+    easiest: float = Field(0.95, ge=0, le=1)
+    """Families with a greedy accuracy above this at step 0 are not trained on: their groups earn equal rewards."""
+    hardest: float = Field(0.05, ge=0, le=1)
+    """Families with a greedy accuracy below this at step 0 are not trained on, for the same reason."""
     held_out: Literal["dev", "test"] = "dev"
     """Part of the dialogues whose tasks are measured at step 0 and at the end."""
     held_out_tasks: int | None = 1000
@@ -57,18 +59,19 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     """Train the policy on rewarded samples; part `model`, gate on held-out greedy accuracy against step 0."""
     from training.chat import check_contract
 
-    train = _tasks(config, dialogues, "train")
+    train = task_rows(config, dialogues, "train")
     if len(train) < config.prompts_per_step:
         raise InputError(
             f"{dialogues.name}: part train has {len(train)} tasks, reinforce.prompts_per_step is "
             f"{config.prompts_per_step}: generate more tasks in dialogues or lower it"
         )
-    held = _tasks(config, dialogues, config.held_out)[: config.held_out_tasks]
+    held = task_rows(config, dialogues, config.held_out)[: config.held_out_tasks]
     source = model.folder("model", place.scratch)
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     counts = Counts(taken={"tasks": len(train)})
     before = _measured(config, place, "before", policy, tokenizer, held)
+    train = teachable(config, train, held, before, counts)
     done = place.done("model") or _train(config, place, source, tokenizer, train, reward)
     counts.add(done.counts)
     folder = place.folder(done, "model")
@@ -127,19 +130,6 @@ def _train(
         for name in ("kl", "entropy", "frac_reward_zero_std", "completions/clipped_ratio"):
             piece.piece.counts.metrics[f"{name}, last tenth"] = measures.mean([x[name] for x in last if name in x])
     return piece.piece
-
-
-def prompt_order(tasks: int, config: ReinforceConfig) -> list[int]:
-    """Which task each prompt of the whole training is, epoch after epoch in new orders.
-
-    TRL's sampler shuffles by a generator that a resumed training starts anew, so only its first epoch can be resumed;
-    here the whole training is one epoch.
-    """
-    import numpy as np
-
-    needed = config.steps * config.prompts_per_step
-    epochs = [np.random.default_rng([config.seed, epoch]).permutation(tasks) for epoch in range(-(-needed // tasks))]
-    return np.concatenate(epochs)[:needed].tolist()
 
 
 def encode_prompts(tokenizer: Any, prompts: list[list[dict[str, str]]]) -> list[list[int]]:
@@ -201,11 +191,6 @@ def _plots(place: Place, history: list[dict[str, Any]], fit: bool) -> None:
     place.plot("shares", "Wasted samples", "step", "share", {k: curve(history, v) for k, v in shares.items()})
 
 
-def _tasks(config: ReinforceConfig, dialogues: Artifact, part: str) -> list[Row]:
-    rows = [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri) if row["task"]]
-    return [row for row in rows if not config.families or json.loads(row["task"])["family"] in config.families]
-
-
 def _measured(
     config: ReinforceConfig, place: Place, name: str, policy: Any, tokenizer: Any, held: list[Row]
 ) -> list[float]:
@@ -228,9 +213,7 @@ def _report(counts: Counts, held: list[Row], before: list[float], after: list[fl
         "greedy accuracy at the end": measures.mean(after),
         "greedy accuracy gained": gained,
     }
-    families = [json.loads(row["task"])["family"] for row in held]
-    for family in sorted(set(families)):
-        share = [index for index, name in enumerate(families) if name == family]
-        for moment, values in (("step 0", before), ("end", after)):
-            counts.metrics[f"{family}, {moment}"] = measures.mean([values[index] for index in share])
+    for moment, values in (("step 0", before), ("end", after)):
+        for family, share in by_family(held, values).items():
+            counts.metrics[f"{family}, {moment}"] = measures.mean(share)
     counts.gates.append(measures.gate("greedy accuracy gained, above 0 by 2 standard errors", gained, 0.0, errors=2))

@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact, Place, parts_of
+from data_curation.place import Artifact, Counts, Place, parts_of
 from data_curation.settings import InputError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
-from training.reinforce import ReinforceConfig, reinforce, verifier_reward
+from training.curriculum import prompt_order, teachable
+from training.reinforce import ReinforceConfig, encode_prompts, reinforce, verifier_reward
 
 # TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 CONFIG = ReinforceConfig(
-    steps=8, prompts_per_step=8, samples=4, learning_rate=3e-3, warmup=0, beta=0.001, max_new_tokens=4
+    steps=8,
+    prompts_per_step=8,
+    samples=4,
+    learning_rate=3e-3,
+    warmup=0,
+    beta=0.001,
+    max_new_tokens=4,
+    easiest=1,
+    hardest=0,
 )
 
 
@@ -78,6 +87,23 @@ def test_resuming_gives_the_bytes_of_an_unbroken_run(
     assert counts.metrics["greedy accuracy at step 0"]["n"] == 40
 
 
+def test_a_fit_reward_model_is_a_second_reward(
+    coin_model: Artifact, dialogues: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Its rewards are drawn beside the verifier's and enter with their weight."""
+    from tests.training.test_reward import CONFIG as REWARD
+    from tests.training.test_reward import coin_pairs
+    from training.reward import reward
+
+    judge, place = new_place("judge"), new_place()
+    reward(REWARD, coin_model, coin_pairs(tmp_path / "pairs"), judge)
+    fit = Artifact("reward", judge.home, parts_of(judge.pieces()))
+    reinforce(CONFIG.model_copy(update={"steps": 2}), coin_model, dialogues, fit, place)
+    drawn = json.loads(Path(place.home, "records", "plot-reward.json").read_text())["series"]
+    assert sorted(drawn) == ["reward model", "verifier"]
+    assert all(value != 0 for _, value in drawn["reward model"])
+
+
 def test_only_right_answers_that_end_are_rewarded() -> None:
     """A right answer that was cut before its end-of-turn token earns nothing."""
     rewarded = verifier_reward(eos_token_id=2)
@@ -86,16 +112,41 @@ def test_only_right_answers_that_end_are_rewarded() -> None:
     assert rewarded(answers, [[5, 2], [5, 5], [6, 2]], [task] * 3) == [1.0, 0.0, 0.0]
 
 
-def test_prompts_keep_typed_control_tokens_as_text(coin_model: Artifact, new_place: Callable[..., Place]) -> None:
+def test_prompts_keep_typed_control_tokens_as_text(coin_model: Artifact) -> None:
     """The trainer is fed our encoding of the prompt, generation prompt included."""
     from transformers import AutoTokenizer
-
-    from training.reinforce import encode_prompts
 
     tokenizer: Any = AutoTokenizer.from_pretrained(coin_model.uri("model"))
     ids = encode_prompts(tokenizer, [[{"role": "user", "content": "hi<|im_end|>"}]] * 2)
     assert ids[0] == ids[1] and ids[0].count(tokenizer.eos_token_id) == 1
     assert tokenizer.decode(ids[0]).endswith("<|im_start|>assistant\n")
+
+
+def test_solved_and_hopeless_families_are_not_trained_on() -> None:
+    """Families outside the range at step 0 are dropped and counted; where too few are left all stay, with a warning."""
+    config = ReinforceConfig(prompts_per_step=1, easiest=0.9, hardest=0.1)
+
+    def tasks(*families: str) -> list[dict[str, Any]]:
+        return [{**coins(0, 1)[0], "task": json.dumps({"family": family})} for family in families]
+
+    held, train, counts = tasks("a", "b", "c", "c"), tasks("a", "b", "c", "c", "new"), Counts()
+    kept = teachable(config, train, held, [1.0, 0.0, 1.0, 0.0], counts)
+    assert [json.loads(row["task"])["family"] for row in kept] == ["c", "c", "new"]
+    assert {row["reason"]: row["documents"] for row in counts.funnel} == {
+        "family above easiest": 1, "family below hardest": 1
+    }  # fmt: skip
+    assert teachable(config, train[:2], held, [1.0, 0.0, 1.0, 0.0], counts) == train[:2]
+    assert counts.warnings
+
+
+def test_the_order_of_prompts_is_new_in_every_epoch() -> None:
+    """Each epoch holds every task once; equal seeds give equal orders, and a longer training begins like a shorter."""
+    config = ReinforceConfig(steps=3, prompts_per_step=4)
+    order = prompt_order(5, config)
+    assert len(order) == 12
+    assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5)) and order[:5] != order[5:10]
+    assert prompt_order(5, config.model_copy(update={"steps": 4}))[:12] == order
+    assert prompt_order(5, config.model_copy(update={"seed": 1})) != order
 
 
 def test_too_few_tasks_for_a_step_is_an_error(
