@@ -55,13 +55,13 @@ class DialoguesConfig(Settings):
     """Families of generated tasks, drawn in turn; empty takes all."""
     seed: int = 0
     """Seed of the generated tasks and of the order of rows."""
-    max_turns: int = Field(64, ge=2)
+    max_turns: int = Field(default=64, ge=2)
     """Messages of a conversation; longer ones are dropped."""
-    max_bytes: int = Field(32_000, ge=1)
+    max_bytes: int = Field(default=32_000, ge=1)
     """UTF-8 bytes of a conversation's contents; longer ones are dropped."""
-    dev_share: float = Field(0.02, ge=0, lt=0.5)
+    dev_share: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of prompt clusters that go to `dev`."""
-    test_share: float = Field(0.02, ge=0, lt=0.5)
+    test_share: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of prompt clusters that go to `test`."""
 
 

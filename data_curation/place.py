@@ -220,7 +220,7 @@ class Place:
         return folder
 
     def adopt(self, earlier: str) -> list[str]:
-        """Take over the complete pieces of an earlier attempt (its URI) whose bytes still match; returns their names."""
+        """Take over the complete pieces of an earlier attempt (its URI) whose bytes match; returns their names."""
         before = Place(earlier, self.scratch, self.resources, self.name)
         taken: list[str] = []
         for piece in before.pieces():

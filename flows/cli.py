@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib
 import json
 import logging
 import os
@@ -233,7 +234,7 @@ def _quiet() -> None:
     """Leave out of the terminal what a user cannot act on; the run's page keeps all of it."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # deprecations of Prefect's own libraries
-    import prefect.main  # noqa: F401 - importing it sets up the logging that is changed here
+    importlib.import_module("prefect.main")  # sets up the logging that is changed here
 
     for logger in (logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))):
         for handler in logger.handlers:

@@ -154,7 +154,9 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
 
-def _make(run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision) -> tuple[Found, bool]:
+def _make(
+    run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision
+) -> tuple[Found, bool]:
     fresh = run.asked(run.refresh, stage.word, name)
     claim = run.store.claim(stage.word, decision.key, run.id, fresh, say)
     if isinstance(claim, Found):

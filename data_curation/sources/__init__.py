@@ -1,0 +1,1 @@
+"""Sources of raw data: Debian packages, WARC, HTML, JSONL, Parquet."""

@@ -147,7 +147,7 @@ def test_killed_pretraining_ends_with_equal_bytes(preset: Path, tmp_path: Path):
     ],
 )
 def test_wrong_runs_are_explained(preset: Path, setting: str, code: int, words: str):
-    """What is wrong ends with one line that names it, exit code 2 for settings and 1 for data, and JSON all the same."""
+    """What is wrong ends with one line that names it, exit code 2 (settings) or 1 (data), and JSON all the same."""
     found, summary, said = tokenmill("run", preset, "--until", "clean", "--set", setting)
     line = next(line for line in said.splitlines() if line.startswith("tokenmill: "))
     assert words in line
