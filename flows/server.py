@@ -88,7 +88,10 @@ def _start(home: Path, database: str, port: int) -> subprocess.Popen[bytes]:
     with (home / "server" / "log.txt").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(home), str(port)],
-            env=os.environ | environment(home, database=database),
+            # Without its own address the UI asks port 4200, whatever port it was served from.
+            env=os.environ
+            | environment(home, database=database)
+            | {"PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

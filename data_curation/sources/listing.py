@@ -1,18 +1,16 @@
 """Sources resolved to listings: what must be fetched is fetched once, every file is named with its hash."""
 
-import importlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from data_curation.files import File, filesystem, is_local, join, listing, sha256_file
 from data_curation.place import Artifact, Part
 from data_curation.settings import ConfigError, InputError, canonical
-from data_curation.sources import pydoc_pages, web
+from data_curation.sources import conversations, pydoc_pages, web
 from data_curation.sources.debian import NothingFetchedError, download
 from data_curation.sources.source import Source
 
@@ -153,14 +151,14 @@ def _fetch(source: Source, home: Path, folder: Path) -> None:
 def _write(source: Source, scratch: Path, out: Path) -> list[str]:
     scratch.mkdir(parents=True)
     out.mkdir()
+    packages = [name for name in source.packages if name not in conversations.INSTALLED]
     try:
-        unpacked, missing = download(source.packages, scratch)
+        unpacked, missing = download(packages, scratch) if packages else ({}, [])
         warnings = [f"{source.name}: this Debian release lacks {name}; skipped" for name in missing]
     except NothingFetchedError as error:
         unpacked, warnings = {}, [f"{source.name}: nothing could be fetched ({error}); remove its folder to try again"]
     if source.kind == "chat-packages":
-        chat = importlib.import_module("data_curation.sources.conversations")
-        cast(Callable[[list[str], dict[str, Path], Path], None], chat.write)(source.packages, unpacked, out)
+        conversations.write(source.packages, unpacked, out)
     elif unpacked:
         web.write_packages(unpacked, source.limit, out)
     else:

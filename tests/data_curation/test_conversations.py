@@ -9,6 +9,8 @@ import pytest
 
 from data_curation.settings import InputError
 from data_curation.sources.conversations import write
+from data_curation.sources.listing import resolve
+from data_curation.sources.source import Source
 
 POD = """=head1 NAME
 
@@ -132,3 +134,12 @@ def test_a_damaged_page_and_an_unknown_package_are_named(unpacked: dict[str, Pat
         write(["emacs"], unpacked, tmp_path)
     with pytest.raises(InputError, match="perl-doc: no conversation"):
         write(["perl-doc"], {"perl-doc": unpacked["gnome-user-docs"]}, tmp_path)
+
+
+def test_a_source_of_installed_packages_alone_asks_no_archive(tmp_path: Path) -> None:
+    """The corpus that comes with Python is listed without a word about Debian's archive, and listed the same again."""
+    source = Source(name="talk", kind="chat-packages", packages=["chatterbot-corpus"])
+    listed, warnings = resolve(source, tmp_path)
+    assert warnings == []
+    assert [file.path for file in listed.part("files").files] == ["chatterbot-corpus.jsonl"]
+    assert resolve(source, tmp_path) == (listed, [])
