@@ -6,8 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.decisions import bar_plot, finish
-from data_curation.place import Artifact, Counts, PieceWriter, Place
+from data_curation.place import PieceWriter, Place
 from data_curation.settings import InputError, Settings
 
 Rule = Literal["gopher-repetition", "gopher-quality", "fineweb"]

@@ -5,8 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_curation.counts import Counts
 from data_curation.documents import DECISIONS, write_table
-from data_curation.place import Counts, PieceWriter, Place
+from data_curation.place import PieceWriter, Place
 from data_curation.settings import InputError
 
 

@@ -6,8 +6,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.decisions import finish
-from data_curation.place import Artifact, Counts, Piece, PieceWriter, Place
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError, Settings
 from data_curation.sources.source import Source
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.decisions import bar_plot, finish
-from data_curation.place import Artifact, Counts, Piece, PieceWriter, Place
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError, Settings
 
 

@@ -13,9 +13,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from data_curation import exercises
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows, write_table
 from data_curation.files import filesystem
-from data_curation.place import Artifact, Counts, Place
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, canonical
 from data_curation.sources.listing import uri_of
 from data_curation.sources.source import Source

@@ -11,7 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from data_curation.place import Counts, Piece, PieceWriter, Place
+from data_curation.counts import Counts
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import StageError, TransientError
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from data_curation.artifact import Artifact
 from data_curation.decontaminate import DecontaminateConfig
 from data_curation.documents import read_rows, write_table
 from data_curation.grams import words
-from data_curation.place import Artifact, PieceWriter
+from data_curation.place import PieceWriter
 from data_curation.settings import InputError
 
 ITEMS = pa.schema([("set", pa.string()), ("item", pa.string()), ("words", pa.string())])

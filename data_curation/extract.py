@@ -5,9 +5,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.decisions import finish
 from data_curation.html_text import MAIN_SHARE, MAX_BYTES, MAX_DEPTH, Extracted, extract_html
-from data_curation.place import Artifact, Counts, PieceWriter, Place
+from data_curation.place import PieceWriter, Place
 from data_curation.settings import InputError, Settings
 from data_curation.sources.source import Source
 

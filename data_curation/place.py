@@ -1,32 +1,29 @@
-"""What every stage is handed (artifacts, a place to write) and what it gives back (counts)."""
+"""Where one attempt of a stage works: pieces that survive it, records, progress."""
 
 import json
-import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import SMALL, Artifact, Part
+from data_curation.counts import Counts
 from data_curation.files import (
     File,
     Writer,
     copy_file,
     filesystem,
-    is_local,
     join,
     listing,
-    local_path,
     read_bytes,
     remove,
     sha256_file,
     write_bytes,
     writing,
 )
-from data_curation.settings import InputError, Settings, sha256_of
-
-SMALL = 64 * 2**20  # files up to this size are re-hashed by every reader
+from data_curation.progress import Progress
+from data_curation.settings import InputError, Settings
 
 
 class Resources(Settings):
@@ -46,111 +43,6 @@ class Resources(Settings):
     """Seconds between two progress lines."""
     task_seconds: float = 3600.0
     """A curation task that takes longer is ended and the stage fails."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A named share of an artifact's output: its files, in order of their paths."""
-
-    files: tuple[File, ...]
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 over the names and bytes of all files; rows and times do not enter."""
-        return sha256_of([[file.path, file.size, file.sha256] for file in self.files])
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A finished output that a stage reads: `home` is a URI, each part a folder of files below it."""
-
-    name: str
-    home: str
-    parts: dict[str, Part]
-    key: str = ""
-    attempt: int = 0
-
-    def part(self, part: str) -> Part:
-        """The part, or an error that names those which the stage declared to use."""
-        if part not in self.parts:
-            raise KeyError(f"{self.name}: part {part!r} is not among the declared inputs {sorted(self.parts)}")
-        return self.parts[part]
-
-    def uri(self, part: str, path: str = "") -> str:
-        """URI of a part's folder or of one file in it."""
-        return join(self.home, part, path)
-
-    def uris(self, part: str, suffix: str = "") -> list[str]:
-        """URIs of all files of a part, in order, whose names end with `suffix`."""
-        return [self.uri(part, file.path) for file in self.part(part).files if file.path.endswith(suffix)]
-
-    def read_json(self, part: str, path: str) -> Any:
-        """A JSON file of a part, its hash checked."""
-        file = next((file for file in self.part(part).files if file.path == path), None)
-        if file is None:
-            raise InputError(f"{self.name}: no file {path} in part {part}")
-        self._check(part, file)
-        return json.loads(read_bytes(self.uri(part, path)))
-
-    def folder(self, part: str, scratch: Path) -> Path:
-        """A local folder with the part's files, small ones verified: the store's own on disk, a copy from s3."""
-        local = is_local(self.home)
-        target = local_path(self.uri(part)) if local else scratch / "inputs" / f"{self.name}-{self.key[:12]}" / part
-        for file in self.part(part).files:
-            if not local:
-                copy_file(self.uri(part, file.path), str(target / file.path))
-            if (target / file.path).stat().st_size != file.size:
-                raise InputError(f"{self.uri(part, file.path)}: {file.size} bytes were published, other are there")
-            if file.size <= SMALL and sha256_file(str(target / file.path)) != file.sha256:
-                raise InputError(f"{self.uri(part, file.path)}: damaged, its sha256 is not the published one")
-        return target
-
-    def only(self, parts: tuple[str, ...]) -> "Artifact":
-        """The same artifact, seen through the parts that a stage declared."""
-        return Artifact(self.name, self.home, {name: self.part(name) for name in parts}, self.key, self.attempt)
-
-    def _check(self, part: str, file: File) -> None:
-        if file.size <= SMALL and sha256_file(self.uri(part, file.path)) != file.sha256:
-            raise InputError(f"{self.uri(part, file.path)}: damaged, its sha256 is not the published one")
-
-
-@dataclass
-class Counts:
-    """What a stage says of its work; all of it is shown on its page and in the report, none of it is identity."""
-
-    taken: dict[str, int] = field(default_factory=dict)
-    """Units that came in: {"documents": 13476, "bytes": ...}."""
-    made: dict[str, int] = field(default_factory=dict)
-    """Units that went out."""
-    funnel: list[dict[str, Any]] = field(default_factory=list)
-    """Drops, in the order of the steps: {"step", "reason", "documents", "bytes"}."""
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """{name: {"value", "n", "standard_error"}}; n and standard_error may be None."""
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    """{"gate", "value", "standard_error", "against", "passed"}: shown as passed or failed."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """A few examples for a person: {"title", "text"}."""
-    warnings: list[str] = field(default_factory=list)
-    """Sentences that a person should read."""
-
-    def add(self, other: "Counts") -> None:
-        """Add another task's counts: numbers sum, lists join, equal funnel rows merge."""
-        for mine, theirs in ((self.taken, other.taken), (self.made, other.made)):
-            for unit, number in theirs.items():
-                mine[unit] = mine.get(unit, 0) + number
-        rows = {(row["step"], row["reason"]): row for row in self.funnel}
-        for row in other.funnel:
-            known = rows.get((row["step"], row["reason"]))
-            if known is None:
-                rows[row["step"], row["reason"]] = dict(row)
-            else:
-                known["documents"] += row["documents"]
-                known["bytes"] += row["bytes"]
-        self.funnel = list(rows.values())
-        self.metrics.update(other.metrics)
-        self.gates += other.gates
-        self.samples += other.samples
-        self.warnings += [warning for warning in other.warnings if warning not in self.warnings]
 
 
 @dataclass
@@ -248,7 +140,7 @@ class Place:
         """Keep a plot's data; it is drawn for the stage's page and the report. `kind`: `line` or `bar` (x = index)."""
         self.record(f"plot-{name}", {"title": title, "x": x, "y": y, "series": series, "kind": kind})
 
-    def progress(self, unit: str, total: int | None = None) -> "Progress":
+    def progress(self, unit: str, total: int | None = None) -> Progress:
         """A counter whose lines reach the terminal and the run's page, one in `log_seconds` at most."""
         return Progress(self.name, unit, total, self.resources.log_seconds)
 
@@ -277,29 +169,6 @@ class PieceWriter:
         """Write one small JSON file."""
         with self.write(part, path) as out:
             out.write(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False).encode())
-
-
-@dataclass
-class Progress:
-    """Progress of long work: `update(n)`; prints one machine-readable line to stdout, which the parent shows."""
-
-    stage: str
-    unit: str
-    total: int | None
-    seconds: float
-    done: int = 0
-    text: str = ""
-    _last: float = field(default_factory=lambda: 0.0)
-    clock: Callable[[], float] = time.monotonic
-
-    def update(self, number: int = 1, text: str = "") -> None:
-        """`number` more units are done; `text` is what a person wants to see beside (`loss 3.21`)."""
-        self.done += number
-        self.text = text or self.text
-        if self.clock() - self._last >= self.seconds or self.done == self.total:
-            self._last = self.clock()
-            line = {"unit": self.unit, "done": self.done, "total": self.total, "text": self.text}
-            print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)
 
 
 def parts_of(pieces: list[Piece]) -> dict[str, Part]:

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.engine import run_tasks, total
 from data_curation.files import sha256_file
-from data_curation.place import Artifact, Counts, Piece, PieceWriter, Place
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError, Settings
 from data_curation.shard_writer import Histogram, histogram, write_index, write_shard
 from data_curation.shards import Document, Index, Shard

@@ -11,9 +11,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
 from data_curation.encoding import CHECKED, Encoder
-from data_curation.place import Counts, PieceWriter
+from data_curation.place import PieceWriter
 from data_curation.shard_writer import write_index, write_shard
 from data_curation.shards import Document, Index, Shards
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
 from data_curation.encoding import SEPARATOR, Encoder
 from data_curation.files import sha256_file
-from data_curation.place import Artifact, Counts, Place, Progress
+from data_curation.place import Place
+from data_curation.progress import Progress
 from data_curation.settings import ConfigError, InputError, Settings, sha256_of
 from data_curation.tokenizer_quality import measure
 

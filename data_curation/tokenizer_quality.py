@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from data_curation.counts import Counts
 from data_curation.encoding import Encoder
-from data_curation.place import Counts, Place
+from data_curation.place import Place
 
 LANGUAGES = 12  # shown one by one, those with the most bytes
 # Characters from all of Unicode but the surrogates: between them they hold every byte that UTF-8 knows.

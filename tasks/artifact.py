@@ -10,8 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact, Part
+from data_curation.counts import Counts
 from data_curation.files import File, join
-from data_curation.place import Artifact, Counts, Part
 from data_curation.settings import InputError, sha256_of
 
 FORMAT = 1

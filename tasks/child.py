@@ -17,8 +17,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact, Part
 from data_curation.files import File
-from data_curation.place import Artifact, Part, Place, Resources
+from data_curation.place import Place, Resources
 from data_curation.settings import ConfigError, InputError, StageError, TransientError
 from tasks.plots import draw_plots
 

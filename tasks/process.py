@@ -19,8 +19,10 @@ from typing import Any
 
 import psutil
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.files import join, write_bytes
-from data_curation.place import Artifact, Counts, Resources
+from data_curation.place import Resources
 from data_curation.settings import ConfigError, InputError, Settings, StageError, TransientError
 from tasks.artifact import ROOT, Input
 

@@ -9,7 +9,7 @@ from prefect import Task, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from data_curation.place import Artifact
+from data_curation.artifact import Artifact
 from data_curation.sources.source import Source
 from tasks.run import RUN, Planned, Run
 from tasks.show import say

@@ -20,8 +20,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
+from data_curation.artifact import Artifact
 from data_curation.files import File, join, listing, sha256_file
-from data_curation.place import Artifact, Place, parts_of
+from data_curation.place import Place, parts_of
 from data_curation.settings import Settings, StageError, TransientError
 from tasks.artifact import Input, Manifest, commit, machine, packages, uris_of
 from tasks.page import stage_page

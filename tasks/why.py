@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact
 from data_curation.files import join, listing, write_bytes
-from data_curation.place import Artifact
 from data_curation.settings import StageError
 from tasks.artifact import Input, Manifest, commit, inputs_identity, key_of
 from tasks.run import Planned, Run, StageRecord, State

@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from data_curation.place import Artifact, Counts
 
 if TYPE_CHECKING:
     from training.reinforce import ReinforceConfig

@@ -4,8 +4,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from data_curation.place import Artifact, Counts, Place
+from data_curation.place import Place
 from data_curation.settings import Settings
 from training.measures import mean
 

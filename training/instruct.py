@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from data_curation.place import Artifact, Counts, Piece, Place
+from data_curation.place import Piece, Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
 
@@ -19,27 +21,27 @@ Row = dict[str, Any]
 class InstructConfig(Settings):
     """Settings of `instruct`."""
 
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     """Peak of AdamW's learning rate (SmolLM3's; a model of a few million parameters wants about 1e-3)."""
     schedule: Literal["linear", "cosine", "warmup_stable_decay"] = "cosine"
     """How the learning rate falls after `warmup`; the last keeps the peak until `decay` begins."""
-    decay: float = Field(0.3, gt=0, lt=1)
+    decay: float = Field(default=0.3, gt=0, lt=1)
     """Share of the steps at the end in which `warmup_stable_decay` falls to 0."""
-    warmup: float = Field(0.03, ge=0, lt=1)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     """Passes over the train conversations."""
-    seq_len: int = Field(4096, gt=1)
+    seq_len: int = Field(default=4096, gt=1)
     """Tokens of a packed row; longer conversations are dropped and counted."""
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(default=16, gt=0)
     """Packed rows of one optimizer step."""
-    dev_tasks: int = Field(400, ge=0)
+    dev_tasks: int = Field(default=400, ge=0)
     """Dev tasks answered greedily before and after."""
-    dev_chats: int = Field(400, ge=0)
+    dev_chats: int = Field(default=400, ge=0)
     """Dev conversations whose loss is measured before and after."""
-    max_new_tokens: int = Field(64, gt=0)
+    max_new_tokens: int = Field(default=64, gt=0)
     """Longest greedy answer to a dev task, in tokens."""
     seed: int = 0
     """Seed of the order of the packed rows."""

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from data_curation.place import Counts, Place
+from data_curation.counts import Counts
+from data_curation.place import Place
 from training import model as models
 from training.batches import Batch, Batches
 from training.checkpoint import (

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows, write_table
-from data_curation.place import Artifact, Counts, Piece, Place
+from data_curation.place import Piece, Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
 
@@ -29,29 +31,29 @@ BIAS = 0.1  # of the mean length: a smaller difference teaches little about leng
 class PairsConfig(Settings):
     """Settings of `pairs`."""
 
-    samples: int = Field(8, ge=2)
+    samples: int = Field(default=8, ge=2)
     """Answers sampled per train prompt."""
-    test_samples: int = Field(4, ge=2)
+    test_samples: int = Field(default=4, ge=2)
     """Answers sampled per held-out prompt: more prompts measure better than more answers to one."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; 1 samples from the model's own distribution."""
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(default=256, gt=0)
     """Longest sampled answer, in tokens; a longer one is cut and so judged wrong."""
     prompts: int | None = None
     """Task prompts taken from the train part, in its order; none takes all."""
     test_prompts: int | None = 2000
     """Task prompts taken from the held-out part; none takes all."""
-    chat_prompts: int = Field(0, ge=0)
+    chat_prompts: int = Field(default=0, ge=0)
     """Chat prompts beside the tasks: chosen = the reply of the data, rejected = a sample; no verifier judges them."""
     held_out: Literal["dev", "test"] = "test"
     """Part of the dialogues whose prompts make the test pairs."""
     chosen: Literal["sample", "reference", "sample-or-reference"] = "sample"
     """Chosen side: a sample that the verifier accepts, the reference answer, or the reference where no sample is
     right."""
-    pairs_per_prompt: int = Field(1, ge=1)
+    pairs_per_prompt: int = Field(default=1, ge=1)
     """Most pairs of one train prompt, of other answers where there are enough; a held-out prompt gives one at most, so
     that test pairs are independent."""
-    prompts_per_piece: int = Field(2048, gt=0)
+    prompts_per_piece: int = Field(default=2048, gt=0)
     """Prompts of one output file; a crash loses at most one file's work."""
     seed: int = 0
     """Seed of the sampling."""

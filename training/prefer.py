@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from data_curation.place import Artifact, Counts, Place
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
 from training.reward import Scorer, is_fit, pair_rows
@@ -18,21 +20,21 @@ class PreferConfig(Settings):
 
     loss_type: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm"] = "sigmoid"
     """TRL's name of the preference loss: `sigmoid` is DPO, `sigmoid_norm` its length-normalised form (Tulu 3)."""
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0)
     """Pull towards the reference model, the one handed in; `sigmoid_norm` wants about 5, `ipo` its own scale."""
-    likelihood: float = Field(0.0, ge=0)
+    likelihood: float = Field(default=0.0, ge=0)
     """Weight of the chosen answers' own loss beside the preference loss; keeps their probability from falling."""
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
     """Peak of AdamW's learning rate; linear decay after `warmup`."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the train pairs."""
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(default=64, gt=0)
     """Pairs of one optimizer step."""
-    warmup: float = Field(0.1, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    max_length: int = Field(1024, gt=0)
+    max_length: int = Field(default=1024, gt=0)
     """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(default=256, gt=0)
     """Longest greedy answer of the verifier's check, in tokens."""
     test_pairs: int | None = 2000
     """Held-out pairs measured before and after; none takes all."""

@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from data_curation.place import Artifact, Counts, Place
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place
 from data_curation.settings import Settings, StageError
 from training.schedule import ScheduleConfig, Shape, Span
 

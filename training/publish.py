@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_curation.place import Artifact, Counts, Place
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place
 from data_curation.settings import Settings
 from training.measures import gate
 

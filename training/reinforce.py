@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from data_curation.place import Artifact, Counts, Place
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
 from training.curriculum import Row, by_family, prompt_order, task_rows, teachable
@@ -17,35 +19,35 @@ from training.reward import Scorer, is_fit
 class ReinforceConfig(Settings):
     """Settings of `reinforce`."""
 
-    steps: int = Field(200, gt=0)
+    steps: int = Field(default=200, gt=0)
     """Optimizer steps."""
-    prompts_per_step: int = Field(32, gt=0)
+    prompts_per_step: int = Field(default=32, gt=0)
     """Prompts of one optimizer step; few prompts make the gradient follow single tasks."""
-    samples: int = Field(8, ge=2)
+    samples: int = Field(default=8, ge=2)
     """Answers sampled per prompt: the group that an answer is compared with."""
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0)
     """Learning rate of AdamW after `warmup`, constant; small models stand 1e-5 to 3e-5, large ones 1e-6."""
-    warmup: int = Field(10, ge=0)
+    warmup: int = Field(default=10, ge=0)
     """Steps in which the learning rate rises from 0."""
-    beta: float = Field(0.02, gt=0)
+    beta: float = Field(default=0.02, gt=0)
     """Weight of the KL divergence from the model handed in."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     """TRL's name of the loss: how token losses are averaged."""
     scale: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: a group's own standard deviation, the batch's, or nothing."""
-    clip: float = Field(0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0)
     """PPO's clip range of the probability ratio."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature."""
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(default=256, gt=0)
     """Longest answer, in tokens; one that has not ended by then earns no reward."""
-    reward_weight: float = Field(0.5, ge=0)
+    reward_weight: float = Field(default=0.5, ge=0)
     """Weight of the reward model beside the verifier's 1; used only if its verdict is fit."""
     families: list[str] = Field(default_factory=list)
     """Task families to train on and to measure; none listed: all."""
-    easiest: float = Field(0.95, ge=0, le=1)
+    easiest: float = Field(default=0.95, ge=0, le=1)
     """Families with a greedy accuracy above this at step 0 are not trained on: their groups earn equal rewards."""
-    hardest: float = Field(0.05, ge=0, le=1)
+    hardest: float = Field(default=0.05, ge=0, le=1)
     """Families with a greedy accuracy below this at step 0 are not trained on, for the same reason."""
     held_out: Literal["dev", "test"] = "dev"
     """Part of the dialogues whose tasks are measured at step 0 and at the end."""

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from data_curation.place import Artifact, Counts, Place
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
 
@@ -19,25 +21,25 @@ Message = dict[str, str]
 class RewardConfig(Settings):
     """Settings of `reward`."""
 
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0)
     """Peak of AdamW's learning rate; linear decay after `warmup`."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the train pairs; reward models overfit within few."""
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(default=64, gt=0)
     """Pairs of one optimizer step."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    center: float = Field(0.01, ge=0)
+    center: float = Field(default=0.01, ge=0)
     """Weight of the penalty that keeps the mean reward near 0 (Eisenstein et al. 2023)."""
-    max_length: int = Field(1024, gt=0)
+    max_length: int = Field(default=1024, gt=0)
     """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
-    best_of: int = Field(8, ge=2)
+    best_of: int = Field(default=8, ge=2)
     """Answers sampled per held-out prompt, of which the reward model picks one for the verdict."""
-    prompts: int = Field(500, ge=2)
+    prompts: int = Field(default=500, ge=2)
     """Most held-out task prompts of the verdict."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     """Temperature of the verdict's samples."""
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(default=256, gt=0)
     """Longest sampled answer, in tokens."""
     seed: int = 0
     """Seed of the score layer, the order of the pairs and the samples."""

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact, Part
 from data_curation.files import File, filesystem, is_local, join, listing, sha256_file
-from data_curation.place import Artifact, Part
 from data_curation.settings import ConfigError, InputError, canonical
 from data_curation.sources import conversations, pydoc_pages, web
 from data_curation.sources.debian import NothingFetchedError, download

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from data_curation.artifact import Artifact, Part
 from data_curation.documents import DOCUMENTS
-from data_curation.files import sha256_file
-from data_curation.place import Artifact, File, Part, Place, Resources
+from data_curation.files import File, sha256_file
+from data_curation.place import Place, Resources
 
 LATIN = ["ba", "ce", "di", "fo", "gu", "ha", "je", "ki", "lo", "mu", "na", "pe"]
 SYLLABLES = {"xa": LATIN, "xb": ["".join(chr(ord(letter) + 0x3CF) for letter in syllable) for syllable in LATIN]}

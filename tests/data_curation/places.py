@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.documents import DOCUMENTS, read_rows, write_table
-from data_curation.place import Artifact, Counts, Place, Resources, parts_of
+from data_curation.place import Place, Resources, parts_of
 
 
 def place(home: Path | str, scratch: Path, *, workers: int = 1, seconds: float = 600.0) -> Place:

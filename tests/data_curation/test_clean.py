@@ -10,8 +10,9 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 
+from data_curation.artifact import Artifact
 from data_curation.clean import CleanConfig, Language, clean
-from data_curation.place import Artifact, Counts
+from data_curation.counts import Counts
 from data_curation.settings import ConfigError, InputError
 from data_curation.words import Words
 from tests.data_curation.places import documents, rows, run

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from data_curation.artifact import Artifact
 from data_curation.clean import CleanConfig, clean
 from data_curation.decontaminate import DecontaminateConfig, decontaminate
 from data_curation.dedup import DedupConfig, dedup
 from data_curation.extract import ExtractConfig, extract
-from data_curation.place import Artifact
 from data_curation.sources import warc
 from data_curation.sources.listing import resolve
 from data_curation.sources.source import Source

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from data_curation.artifact import Artifact, Part
+from data_curation.counts import Counts
 from data_curation.decontaminate import DecontaminateConfig, decontaminate
-from data_curation.files import sha256_file
-from data_curation.place import Artifact, Counts, File, Part
+from data_curation.files import File, sha256_file
 from data_curation.settings import InputError
 from data_curation.sources.listing import resolve
 from data_curation.sources.source import Source

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.dedup import DedupConfig, dedup
 from data_curation.dedup_signatures import bands, exact
 from data_curation.grams import shingles, words
-from data_curation.place import Artifact, Counts
 from data_curation.settings import InputError
 from tests.data_curation.places import documents, rows, run
 from tests.data_curation.prose import text

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_curation.artifact import Part
+from data_curation.counts import Counts
 from data_curation.dialogues import Dialogue, DialoguesConfig, Tasks, dialogues
 from data_curation.documents import read_rows
-from data_curation.place import Counts, Part, Place, parts_of
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from data_curation.sources.listing import resolve
 from data_curation.sources.source import Source

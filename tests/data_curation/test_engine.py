@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from data_curation.counts import Counts
 from data_curation.engine import run_pipeline, run_tasks, total
-from data_curation.place import Counts, PieceWriter
+from data_curation.place import PieceWriter
 from data_curation.settings import InputError, StageError, TransientError
 from tests.data_curation.places import artifact, place
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.extract import ExtractConfig, extract
-from data_curation.place import Artifact, Counts
 from data_curation.settings import InputError
 from data_curation.sources import warc
 from data_curation.sources.listing import resolve

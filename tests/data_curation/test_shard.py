@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from data_curation.place import Artifact, Counts, Place, parts_of
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from data_curation.shard import ShardConfig, shard
 from data_curation.shards import Document, Shards, heldout_documents

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 from warcio.archiveiterator import ArchiveIterator
 
+from data_curation.artifact import Artifact
 from data_curation.files import write_bytes
-from data_curation.place import Artifact
 from data_curation.settings import ConfigError, InputError
 from data_curation.sources import warc, web
 from data_curation.sources.debian import NothingFetchedError, download

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.encoding import Encoder
-from data_curation.place import Artifact, Counts, Place, parts_of
+from data_curation.place import Place, parts_of
 from data_curation.settings import ConfigError, InputError
 from data_curation.tokenizer import Sample, TokenizerConfig, tokenizer
 from tests.data_curation.corpus import documents, new_place, row, rows

@@ -5,7 +5,9 @@ import signal
 import time
 from pathlib import Path
 
-from data_curation.place import Artifact, Counts, Place
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, TransientError
 
 

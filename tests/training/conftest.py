@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_curation.place import Artifact, File, Part, Place, Resources
+from data_curation.artifact import Artifact, Part
+from data_curation.files import File
+from data_curation.place import Place, Resources
 
 TEMPLATE = (
     "{%- for message in messages -%}"

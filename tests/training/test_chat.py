@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data_curation.place import Artifact
+from data_curation.artifact import Artifact
 from data_curation.settings import StageError
 from training.chat import check_contract, encode, encode_all, generate_answers, template_hash
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
-from data_curation.place import Artifact, Place
+from data_curation.place import Place
 from data_curation.settings import InputError
 from data_curation.shard_writer import write_folder
 from data_curation.shards import Document, Index

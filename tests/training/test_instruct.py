@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact, Place, parts_of
+from data_curation.artifact import Artifact
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.instruct import InstructConfig, heldout_losses, instruct, per_token
@@ -110,7 +111,8 @@ def test_a_damaged_checkpoint_is_not_resumed_from(
 KILLED = """
 import os, sys
 from pathlib import Path
-from data_curation.place import Artifact, Place, Resources
+from data_curation.artifact import Artifact
+from data_curation.place import Place, Resources
 from tests.training.conftest import artifact
 from tests.training.test_instruct import CONFIG
 from training.instruct import instruct

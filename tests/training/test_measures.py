@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact
+from data_curation.artifact import Artifact
 from tests.training.conftest import coins
 from training.measures import answer_logprobs, difference, gate, last_answer, mean, preferred, verified
 

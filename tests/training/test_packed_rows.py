@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from data_curation.place import Artifact
+from data_curation.artifact import Artifact
 from training.packed_rows import collate
 
 

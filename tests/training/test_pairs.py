@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from data_curation.artifact import Artifact
 from data_curation.documents import read_rows
-from data_curation.place import Artifact, Place, parts_of
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, parquet, sums
 from training.pairs import PairsConfig, judge, pairs, prompt_key

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact, Counts, Place, parts_of
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from tests.training.conftest import artifact, coins, parquet
 from training.pairs import PAIRS

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
-from data_curation.place import Artifact, Place, parts_of
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from data_curation.shard_writer import write_folder
 from data_curation.shards import Document, Index

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact, Place
+from data_curation.artifact import Artifact
+from data_curation.place import Place
 from data_curation.settings import StageError
 from tests.training.conftest import artifact
 from training.publish import PublishConfig, model_card, publish

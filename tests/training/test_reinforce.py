@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from data_curation.place import Artifact, Counts, Place, parts_of
+from data_curation.artifact import Artifact
+from data_curation.counts import Counts
+from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.curriculum import prompt_order, teachable

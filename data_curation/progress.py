@@ -1,0 +1,30 @@
+"""Progress of long work, printed as lines that the parent process understands."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """Progress of long work: `update(n)`; prints one machine-readable line to stdout, which the parent shows."""
+
+    stage: str
+    unit: str
+    total: int | None
+    seconds: float
+    done: int = 0
+    text: str = ""
+    _last: float = field(default_factory=lambda: 0.0)
+    clock: Callable[[], float] = time.monotonic
+
+    def update(self, number: int = 1, text: str = "") -> None:
+        """`number` more units are done; `text` is what a person wants to see beside (`loss 3.21`)."""
+        self.done += number
+        self.text = text or self.text
+        if self.clock() - self._last >= self.seconds or self.done == self.total:
+            self._last = self.clock()
+            line = {"unit": self.unit, "done": self.done, "total": self.total, "text": self.text}
+            print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)
