@@ -38,7 +38,7 @@ def main(spec_path: str) -> int:
         traceback.print_exc()
         result.write_text(json.dumps({"error": _kind(error), "message": str(error) or repr(error)}))
         return 1
-    result.write_text(json.dumps({"counts": counts}))
+    result.write_text(json.dumps({"counts": counts, "device": _device()}))
     return 0
 
 
@@ -54,6 +54,12 @@ def _run(spec: dict[str, Any]) -> dict[str, Any]:
     counts = getattr(module, function_name)(config, **inputs, place=place)
     draw_plots(place)
     return vars(counts)
+
+
+def _device() -> str:
+    """What really computed: the GPU's name, or `cpu`. Only a stage that used torch has it loaded."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_initialized() else "cpu"
 
 
 def _kind(error: BaseException) -> str:

@@ -59,6 +59,8 @@ class Outcome:
     counts: Counts
     seconds: float
     peak_memory: int
+    device: str
+    """`cpu`, or the GPU's name."""
 
 
 def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome:
@@ -94,7 +96,7 @@ def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome
         answer = json.loads(result.read_text()) if result.exists() else {}
         if "counts" not in answer:
             raise _error(work.name, child.returncode, answer, list(tail))
-        return Outcome(Counts(**answer["counts"]), time.monotonic() - started, peak)
+        return Outcome(Counts(**answer["counts"]), time.monotonic() - started, peak, answer["device"])
 
 
 def _spec(work: Work, scratch: Path) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def _manifest(
         code=code_hash(stage.function),
         commit=commit(),
         packages=packages(),
-        machine=machine() | {"device": run.resources(stage.word).device},
+        machine=machine() | {"device": outcome.device},
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         run=run.id,
     )

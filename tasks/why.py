@@ -134,11 +134,11 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _refuse_costly_remake(run: Run, word: str, name: str, found: Found) -> None:
     manifest = found.manifest
-    if manifest is None or manifest.machine.get("device") != "cuda" or run.asked(run.remake, word, name):
+    if manifest is None or manifest.machine["device"] == "cpu" or run.asked(run.remake, word, name):
         return
     hours = manifest.seconds / 3600
     raise StageError(
-        f"{name}: {found.damage}; it took {hours:.1f} h on {manifest.machine.get('host')} and would not come out "
+        f"{name}: {found.damage}; it took {hours:.1f} h on {manifest.machine['device']} and would not come out "
         f"with the same bytes: restore the file, or go on with --remake {name}"
     )
 

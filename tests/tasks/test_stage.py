@@ -72,6 +72,20 @@ def test_damaged_file_is_noticed(road: Road, tmp_path: Path, damage: str):
     assert states(road()) == {"seed": "cached", "sort": "cached"}
 
 
+def test_damaged_gpu_stage_is_not_made_again_in_silence(road: Road):
+    """What a GPU made does not come out with the same bytes again: the run stops, and --remake lets it go on."""
+    uri = Path(road().stages[0].uri)
+    manifest = json.loads((uri / "manifest.json").read_text())
+    manifest["machine"]["device"] = "NVIDIA H100"
+    (uri / "manifest.json").write_text(json.dumps(manifest))
+    (uri / "numbers" / "numbers.json").unlink()
+    with pytest.raises(
+        StageError, match=r"seed: file numbers/numbers\.json is missing.* on NVIDIA H100.*--remake seed"
+    ):
+        road()
+    assert states(road(remake=frozenset({"seed"}))) == {"seed": "made", "sort": "cached"}
+
+
 def test_flipped_byte_of_an_input_is_refused(road: Road):
     """A file with the right size and other bytes is not read: the error names it."""
     first = road()
