@@ -47,6 +47,7 @@ def main() -> int:
             "machine": machine(),
             "packages": packages(),
         }
+        RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(result | about, indent=1) + "\n")
     for row in rows:
         print(f"{row['name']:<44}{row['ours']:>10.2f} {row['unit']}")
