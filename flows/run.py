@@ -1,5 +1,6 @@
 """One run of the road as the Prefect flow `pipeline`: read the config, plan, check, run, report."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,15 +158,21 @@ def _check_store(config: PipelineConfig, planned: Run) -> None:
 
 def _end(run: Run, state: str, error: str) -> dict[str, Any]:
     """Write the report at every end, failure included, and the summary page."""
-    run.save(state, error)
-    report = publish_report(run, state, error)
-    show_run(run, report)
-    say(f"{state}: report {report}")
+    report = None
+    try:
+        run.save(state, error)
+        report = publish_report(run, state, error)
+        show_run(run, report)
+        say(f"{state}: report {report}")
+    except Exception as trouble:
+        if not error:
+            raise
+        say(f"the report could not be written: {trouble}", logging.ERROR)  # and the run's own error goes on
     made = next((record for record in run.stages if record.stage == "publish" and record.digest), None)
     return {
         "run": run.id,
         "stages": [record.public() for record in run.stages],
         "report": report,
-        "model": str(Path(report).parent / "model") if made else None,
+        "model": str(Path(report).parent / "model") if made and report else None,
         **({"error": error} if error else {}),
     }

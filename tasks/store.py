@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -70,8 +71,10 @@ class Claim:
 
     def release(self) -> None:
         """Give the attempt up; the next one may start at once and adopt its complete pieces."""
-        write_bytes(join(self.home, "released"), b"")
         self._end()
+        # A store that is away must not hide why the stage failed; without the mark the lease ends by itself.
+        with suppress(Exception):
+            write_bytes(join(self.home, "released"), b"")
 
     def _end(self) -> None:
         self._stop.set()
