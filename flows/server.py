@@ -136,7 +136,7 @@ def main(home: Path, port: int) -> int:
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        while server.poll() is None and _used(home):
+        while (failed := server.poll()) is None and _used(home):
             time.sleep(1)
     finally:
         server.terminate()
@@ -144,7 +144,7 @@ def main(home: Path, port: int) -> int:
             server.wait(10)
         server.kill()
         state.unlink(missing_ok=True)
-    return 0
+    return 0 if failed is None else 1  # nobody asked it to end: whoever waits for it should know at once
 
 
 def _used(home: Path) -> bool:
