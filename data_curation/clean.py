@@ -80,7 +80,7 @@ def clean(config: CleanConfig, documents: Artifact, place: Place) -> Counts:
     if not files:
         raise InputError(f"{documents.name}: no file of documents to clean")
     pieces = run_tasks(place, len(files), CleanTask(config, files), module="data_curation.clean_steps")
-    counts = finish(place, total(pieces), ["language", *config.rules])
+    counts = finish(place, total(pieces), ["language", *config.rules], pieces)
     languages = Counter[str]()
     for piece in pieces:
         languages.update(piece.note["languages"])

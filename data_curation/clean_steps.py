@@ -15,7 +15,7 @@ from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 
 from data_curation.clean import CleanConfig, Language, Rule
-from data_curation.decisions import Decisions
+from data_curation.decisions import Decisions, Subject, sizes
 from data_curation.engine import run_pipeline
 from data_curation.place import PieceWriter
 from data_curation.settings import ConfigError
@@ -101,7 +101,7 @@ class Keep(PipelineStep):
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Note each document that comes."""
         for document in data or ():
-            self.decisions.keep(document.id, document.metadata["url"], _size(document), **_scores(document))
+            self.decisions.keep(_subject(document), **_scores(document))
             self.languages[document.metadata["language"]] += 1
             yield document
 
@@ -149,8 +149,9 @@ def _filter(config: CleanConfig, rule: Rule, language: Language) -> BaseFilter:
     )
 
 
-def _size(document: Document) -> int:
-    return len(document.text.encode())
+def _subject(document: Document) -> Subject:
+    named = document.metadata
+    return Subject(document.id, named["url"], named["source"], named["language"], *sizes(document.text))
 
 
 def _scores(document: Document) -> dict[str, Any]:
@@ -158,4 +159,4 @@ def _scores(document: Document) -> dict[str, Any]:
 
 
 def _drop(decisions: Decisions, document: Document, step: str, reason: str) -> None:
-    decisions.drop(document.id, document.metadata["url"], _size(document), step, reason, **_scores(document))
+    decisions.drop(_subject(document), step, reason, **_scores(document))

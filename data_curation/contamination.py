@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_curation.decisions import Decisions
+from data_curation.decisions import Decisions, Subject, sizes
 from data_curation.decontaminate import DecontaminateConfig
 from data_curation.documents import DOCUMENTS, read_rows, write_table
 from data_curation.evaluation_items import index_of
@@ -97,7 +97,7 @@ def _decide(
     audit: list[dict[str, Any]],
 ) -> str:
     """The document's text without the finds; empty where it is dropped."""
-    text, size = row["text"], len(row["text"].encode())
+    text, about = row["text"], Subject.of(row)
     spans = _merged([one for one in finds if one["short"] not in common])
     kept = _without(text, [(span["start"], span["end"]) for span in spans])
     drop = bool(spans) and (config.action == "drop" or len(kept) < config.min_left * len(text))
@@ -105,14 +105,14 @@ def _decide(
     for action, some in (("drop" if drop else "cut", spans), ("common", phrases)):
         audit += [_audit_row(row, one, action) for one in some]
     if not spans:
-        decisions.keep(row["id"], row["url"], size)
+        decisions.keep(about)
         return text
     sets = sorted({span["set"] for span in spans})
     if drop:
-        decisions.drop(row["id"], row["url"], size, "decontaminate", "evaluation-text", sets=sets)
+        decisions.drop(about, "decontaminate", "evaluation-text", text[spans[0]["start"] : spans[0]["end"]], sets=sets)
         return ""
-    left = len(kept.encode())
-    decisions.keep(row["id"], row["url"], left, sets=sets, bytes_cut=size - left)
+    left = sizes(kept)
+    decisions.keep(about, left, sets=sets, bytes_cut=about.bytes - left[0])
     return kept
 
 

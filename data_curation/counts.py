@@ -13,7 +13,7 @@ class Counts:
     made: dict[str, int] = field(default_factory=dict)
     """Units that went out."""
     funnel: list[dict[str, Any]] = field(default_factory=list)
-    """Drops, in the order of the steps: {"step", "reason", "documents", "bytes"}."""
+    """Drops, in the order of the steps: {"step", "reason", "documents", "bytes"}, and "words" where they are known."""
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     """{name: {"value", "n", "standard_error"}}; n and standard_error may be None."""
     gates: list[dict[str, Any]] = field(default_factory=list)
@@ -34,8 +34,7 @@ class Counts:
             if known is None:
                 rows[row["step"], row["reason"]] = dict(row)
             else:
-                known["documents"] += row["documents"]
-                known["bytes"] += row["bytes"]
+                known |= {unit: known[unit] + row[unit] for unit in ("documents", "bytes", "words") if unit in known}
         self.funnel = list(rows.values())
         self.metrics.update(other.metrics)
         self.gates += other.gates

@@ -1,14 +1,40 @@
-"""What each curation stage decided about each document: rows for the table, sums for the funnel."""
+"""What each curation stage decided about each document: rows for the table, sums and samples for the funnel."""
 
 import json
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_curation.counts import Counts
 from data_curation.documents import DECISIONS, write_table
-from data_curation.place import PieceWriter, Place
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError
+
+SAMPLES = 10
+"""Dropped documents shown for each reason: those with the smallest ids, so that no order of work changes them."""
+PASSAGE = 300
+"""Characters of a passage that are kept."""
+_UNITS = ("documents", "bytes", "words")
+
+
+class Subject(NamedTuple):
+    """The document that a decision is about, as it came into the stage."""
+
+    id: str
+    url: str
+    source: str
+    language: str
+    bytes: int
+    """UTF-8 bytes of the text; of the raw record where there is no text yet."""
+    words: int
+    """Runs of characters between spaces; 0 where there is no text yet."""
+
+    @staticmethod
+    def of(row: dict[str, Any]) -> "Subject":
+        """The subject of one row of documents."""
+        text = row["text"]
+        return Subject(row["id"], row["url"], row["source"], row["language"], *sizes(text))
 
 
 @dataclass
@@ -18,41 +44,51 @@ class Decisions:
     stage: str
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def keep(self, id: str, url: str, size: int, **scores: Any) -> None:
-        """The document stays."""
-        self.drop(id, url, size, self.stage, "", **scores)
+    def keep(self, about: Subject, left: tuple[int, int] | None = None, **scores: Any) -> None:
+        """The document stays; `left` is (bytes, words) of what goes out, where that is not what came in."""
+        self._add(about, "", "", "", left or (about.bytes, about.words), scores)
 
-    def drop(self, id: str, url: str, size: int, step: str, reason: str, **scores: Any) -> None:
-        """The document goes: which step, and why. `size` is in bytes."""
-        text = json.dumps(scores, sort_keys=True, ensure_ascii=False) if scores else ""
-        self.rows.append({"id": id, "url": url, "step": step, "reason": reason, "bytes": size, "scores": text})
+    def drop(self, about: Subject, step: str, reason: str, passage: str = "", **scores: Any) -> None:
+        """The document goes: which step, why, and the text that caused it."""
+        self._add(about, step, reason, passage, (0, 0), scores)
+
+    def _add(
+        self, about: Subject, step: str, reason: str, passage: str, left: tuple[int, int], scores: dict[str, Any]
+    ) -> None:
+        self.rows.append(
+            about._asdict()
+            | {"step": step or self.stage, "reason": reason, "passage": passage[:PASSAGE]}
+            | {"bytes_left": left[0], "words_left": left[1]}
+            | {"scores": json.dumps(scores, sort_keys=True, ensure_ascii=False) if scores else ""}
+        )
 
     def write(self, piece: PieceWriter, path: str) -> None:
-        """Write the rows into the piece's part `decisions`, and their sums into its counts."""
+        """Write the rows into the piece's part `decisions`; their sums and samples into its counts and note."""
         write_table(piece, "decisions", path, self.rows, DECISIONS)
         piece.piece.counts.add(self.counts())
+        piece.piece.note["funnel"] = _sums(self.rows)
+        piece.piece.note["drops"] = _samples([row for row in self.rows if row["reason"]])
 
     def counts(self) -> Counts:
-        """Documents and bytes that came in, stayed, and went for each reason."""
-        kept = [row["bytes"] for row in self.rows if not row["reason"]]
-        number, size = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        for row in self.rows:
-            if row["reason"]:
-                number[row["step"], row["reason"]] += 1
-                size[row["step"], row["reason"]] += row["bytes"]
+        """Documents, bytes and words that came in, stayed, and went for each reason."""
+        kept = [row for row in self.rows if not row["reason"]]
         return Counts(
-            taken={"documents": len(self.rows), "bytes": sum(row["bytes"] for row in self.rows)},
-            made={"documents": len(kept), "bytes": sum(kept)},
-            funnel=[
-                {"step": step, "reason": reason, "documents": number[step, reason], "bytes": size[step, reason]}
-                for step, reason in sorted(number)
-            ],
+            taken=_units(len(self.rows), self.rows, ""),
+            made=_units(len(kept), kept, "_left"),
+            funnel=merged(_sums(row for row in self.rows if row["reason"]), ("step", "reason")),
         )
 
 
-def finish(place: Place, counts: Counts, steps: list[str]) -> Counts:
-    """Put the funnel in the order of the steps, plot it, and refuse an empty output with the reasons for it."""
+def finish(place: Place, counts: Counts, steps: list[str], pieces: Sequence[Piece]) -> Counts:
+    """Record the funnel in the order of the steps, plot it, and refuse an empty output with the reasons for it.
+
+    Records `funnel` (sums per source, language, step and reason; an empty reason is what stayed) and `drops`
+    (`SAMPLES` dropped documents for each reason).
+    """
     counts.funnel.sort(key=lambda row: (steps.index(row["step"]), -row["documents"], row["reason"]))
+    sums = merged((row for piece in pieces for row in piece.note["funnel"]), ("source", "language", "step", "reason"))
+    place.record("funnel", {"steps": steps, "rows": sums})
+    place.record("drops", _samples([row for piece in pieces for row in piece.note["drops"]]))
     if not counts.made.get("documents"):
         reasons = ", ".join(f"{row['step']} {row['reason']} {row['documents']}" for row in counts.funnel)
         seen = counts.taken.get("documents", 0)
@@ -62,9 +98,50 @@ def finish(place: Place, counts: Counts, steps: list[str]) -> Counts:
     return counts
 
 
+def sizes(text: str) -> tuple[int, int]:
+    """UTF-8 bytes and words of a text."""
+    return len(text.encode()), len(text.split())
+
+
+def merged(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Sums of documents, bytes and words over rows that agree in the named columns, sorted by them."""
+    sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in rows:
+        kept = sums[tuple(row[name] for name in names)]
+        for index, unit in enumerate(_UNITS):
+            kept[index] += row[unit]
+    return [dict(zip(names, key, strict=True)) | dict(zip(_UNITS, sums[key], strict=True)) for key in sorted(sums)]
+
+
 def bar_plot(place: Place, name: str, title: str, x: str, bars: dict[str, int]) -> None:
     """Plot one bar per name, the longest first."""
     ordered = sorted(bars.items(), key=lambda item: (-item[1], item[0]))
     series = {label: [(float(index), float(value))] for index, (label, value) in enumerate(ordered)}
     if series:
         place.plot(name, title, x, "documents", series, kind="bar")
+
+
+def _units(documents: int, rows: list[dict[str, Any]], suffix: str) -> dict[str, int]:
+    return {"documents": documents, **{unit: sum(row[unit + suffix] for row in rows) for unit in _UNITS[1:]}}
+
+
+def _sums(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per source, language, step and reason: what went, or what is left of what stayed."""
+    flat = (
+        {**row, "documents": 1} | ({} if row["reason"] else {"bytes": row["bytes_left"], "words": row["words_left"]})
+        for row in rows
+    )
+    return merged(flat, ("source", "language", "step", "reason"))
+
+
+def _samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The dropped documents to show, `SAMPLES` for each reason."""
+    chosen: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    for row in sorted(rows, key=lambda row: (row["step"], row["reason"], row["id"])):
+        seen[row["step"], row["reason"]] += 1
+        if seen[row["step"], row["reason"]] <= SAMPLES:
+            chosen.append(
+                {name: row[name] for name in ("step", "reason", "id", "url", "source", "language", "passage")}
+            )
+    return chosen

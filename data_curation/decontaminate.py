@@ -71,7 +71,7 @@ def decontaminate(
     )
     common = _common(config, found)
     pieces = run_tasks(place, len(files), CutTask(config, files, tuple(found), common))
-    counts = finish(place, total(pieces), ["decontaminate"])
+    counts = finish(place, total(pieces), ["decontaminate"], pieces)
     summary = _audit(items, pieces, common)
     if place.done("audit") is None:
         with place.piece("audit") as piece:

@@ -46,7 +46,7 @@ def dedup(config: DedupConfig, documents: Artifact, place: Place) -> Counts:
             judge(signed, place, piece)
         verdicts = piece.piece
     pieces = run_tasks(place, len(files), KeepTask(files))
-    counts = finish(place, total(pieces), ["exact", "minhash"])
+    counts = finish(place, total(pieces), ["exact", "minhash"], pieces)
     _describe(verdicts, counts, place)
     return counts
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_curation.decisions import Decisions
+from data_curation.decisions import Decisions, Subject
 from data_curation.dedup_signatures import SIGNATURES
 from data_curation.documents import DOCUMENTS, read_rows, write_table
 from data_curation.place import Piece, PieceWriter, Place
@@ -46,13 +46,12 @@ def keep(uri: str, rank: int, piece: PieceWriter) -> None:
 
     def survivors() -> Iterator[dict[str, Any]]:
         for row, other, same in zip(read_rows(uri), kept, equal, strict=True):
-            size = len(row["text"].encode())
             if other is None:
-                decisions.keep(row["id"], row["url"], size)
+                decisions.keep(Subject.of(row))
                 yield row
             else:
                 step, reason = ("exact", "equal-text") if same else ("minhash", "near-duplicate")
-                decisions.drop(row["id"], row["url"], size, step, reason, kept=other)
+                decisions.drop(Subject.of(row), step, reason, kept=other)
 
     write_table(piece, "documents", name, survivors(), DOCUMENTS)
     decisions.write(piece, name)

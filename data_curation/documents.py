@@ -18,17 +18,25 @@ DOCUMENTS = pa.schema(
         ("date", pa.string()),  # ISO 8601 or empty
         ("title", pa.string()),
         ("source", pa.string()),
+        ("declared_language", pa.string()),  # what the page says of itself, as written there, or empty
         ("language", pa.string()),  # ISO 639-1, empty until `clean` has looked
         ("language_score", pa.float32()),
+        ("quality", pa.float32()),  # model-based score of `clean`, null where none was asked for
     ]
 )
 DECISIONS = pa.schema(
     [
         ("id", pa.string()),
         ("url", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
         ("step", pa.string()),
         ("reason", pa.string()),  # empty: kept
-        ("bytes", pa.int64()),  # UTF-8 bytes of the text (of the raw record where there is no text yet)
+        ("bytes", pa.int64()),  # UTF-8 bytes of the text that came in (of the raw record where there is no text yet)
+        ("words", pa.int64()),  # runs of characters between spaces
+        ("bytes_left", pa.int64()),  # of what goes out, 0 where the document is dropped
+        ("words_left", pa.int64()),
+        ("passage", pa.string()),  # the text that caused a drop, where one did
         ("scores", pa.string()),  # JSON, what the rules measured
     ]
 )

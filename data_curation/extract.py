@@ -69,7 +69,7 @@ def extract(config: ExtractConfig, sources: list[Artifact], place: Place) -> Cou
         raise InputError(_too_many(config, bad))
     counts.warnings += [f"{len(bad)} damaged source files left out: {', '.join(bad)}"] if bad else []
     counts.samples = counts.samples[:: max(1, len(counts.samples) // 3)][:3]
-    return finish(place, counts, ["file", "record", "extract"])
+    return finish(place, counts, ["file", "record", "extract"], pieces)
 
 
 @dataclass(frozen=True)

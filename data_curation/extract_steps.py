@@ -10,7 +10,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_curation import records
-from data_curation.decisions import Decisions
+from data_curation.decisions import Decisions, Subject, sizes
 from data_curation.engine import run_pipeline
 from data_curation.extract import ExtractConfig
 from data_curation.html_text import extract_html
@@ -76,7 +76,8 @@ class ReadRecords(PipelineStep):
             if not config.max_bad_files:
                 raise
             self.task.bad.append(str(error))
-            self.task.decisions.drop("", uri.rsplit("/", 1)[-1], size, "file", "bad-file", path=path)
+            about = Subject("", uri.rsplit("/", 1)[-1], source.name, "", size, 0)
+            self.task.decisions.drop(about, "file", "bad-file", str(error), path=path)
             return False
         return True
 
@@ -96,7 +97,8 @@ class TakeText(PipelineStep):
         decisions, config = self.task.decisions, self.task.config
         for document in data or ():
             raw: records.Raw = document.metadata.pop("raw")
-            title, reason, step = raw.title, raw.drop, "record"
+            about = Subject(document.id, raw.url, document.metadata["source"], "", len(raw.record), 0)
+            title, declared, reason, step = raw.title, "", raw.drop, "record"
             document.text = raw.text or ""
             if raw.html is not None:
                 found = extract_html(
@@ -108,13 +110,14 @@ class TakeText(PipelineStep):
                     main_share=config.main_share,
                 )
                 document.text, title, reason, step = found.text, found.title, found.reason, "extract"
+                declared = found.languages[0] if found.languages else ""
             elif not reason and not document.text.strip():
                 reason, step = "no-text", "extract"
             if reason:
-                decisions.drop(document.id, raw.url, len(raw.record), step, reason)
+                decisions.drop(about, step, reason)
                 continue
-            decisions.keep(document.id, raw.url, len(document.text.encode()))
-            document.metadata |= {"url": raw.url, "date": raw.date, "title": title}
+            decisions.keep(about, sizes(document.text))
+            document.metadata |= {"url": raw.url, "date": raw.date, "title": title, "declared_language": declared}
             if not self.task.samples:
                 self.task.samples.append({"title": raw.url, "text": _ADDRESS.sub("[address]", document.text[:400])})
             yield document

@@ -43,5 +43,5 @@ class WriteTable(PipelineStep):
 
 
 def _row(document: Document) -> dict[str, Any]:
-    named = {"language": "", "language_score": None} | document.metadata
+    named = {"declared_language": "", "language": "", "language_score": None, "quality": None} | document.metadata
     return {"id": document.id, "text": document.text, **{name: named[name] for name in DOCUMENTS.names[2:]}}

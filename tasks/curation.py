@@ -2,12 +2,12 @@
 
 from tasks.stage import stage
 
-extract = stage("data_curation.extract:extract", version=1, takes={"sources": ("files",)})
-clean = stage("data_curation.clean:clean", version=1)
-dedup = stage("data_curation.dedup:dedup", version=1)
+extract = stage("data_curation.extract:extract", version=2, takes={"sources": ("files",)})
+clean = stage("data_curation.clean:clean", version=2)
+dedup = stage("data_curation.dedup:dedup", version=2)
 decontaminate = stage(
     "data_curation.decontaminate:decontaminate",
-    version=1,
+    version=2,
     takes={"dialogues": ("dev", "test"), "evaluations": ("files",)},
 )
 tokenizer = stage("data_curation.tokenizer:tokenizer", version=1)

@@ -24,7 +24,7 @@ def artifact(where: Place, name: str = "made") -> Artifact:
 def documents(home: Path, files: Iterable[Iterable[dict[str, Any]]]) -> Artifact:
     """An artifact of documents, one list of rows per file; fields that a row leaves out are empty."""
     where = place(home, home / "scratch")
-    empty = dict.fromkeys(DOCUMENTS.names, "") | {"language_score": None}
+    empty = dict.fromkeys(DOCUMENTS.names, "") | {"language_score": None, "quality": None}
     for rank, rows in enumerate(files):
         with where.piece(f"{rank:05d}") as piece:
             write_table(piece, "documents", f"{rank:05d}.parquet", ({**empty, **row} for row in rows), DOCUMENTS)
