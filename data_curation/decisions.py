@@ -13,9 +13,10 @@ from data_curation.settings import InputError
 
 SAMPLES = 10
 """Dropped documents shown for each reason: those with the smallest ids, so that no order of work changes them."""
+_GROUP = ("source", "language", "step", "reason")
 PASSAGE = 300
 """Characters of a passage that are kept."""
-_UNITS = ("documents", "bytes", "words")
+_UNITS = ("documents", "bytes", "words", "bytes_left", "words_left")
 
 
 class Subject(NamedTuple):
@@ -66,7 +67,7 @@ class Decisions:
         """Write the rows into the piece's part `decisions`; their sums and samples into its counts and note."""
         write_table(piece, "decisions", path, self.rows, DECISIONS)
         piece.piece.counts.add(self.counts())
-        piece.piece.note["funnel"] = _sums(self.rows)
+        piece.piece.note["funnel"] = _sums(self.rows, _GROUP)
         piece.piece.note["drops"] = _samples([row for row in self.rows if row["reason"]])
 
     def counts(self) -> Counts:
@@ -75,7 +76,10 @@ class Decisions:
         return Counts(
             taken=_units(len(self.rows), self.rows, ""),
             made=_units(len(kept), kept, "_left"),
-            funnel=merged(_sums(row for row in self.rows if row["reason"]), ("step", "reason")),
+            funnel=[
+                {name: row[name] for name in ("step", "reason", "documents", "bytes", "words")}
+                for row in _sums((row for row in self.rows if row["reason"]), ("step", "reason"))
+            ],
         )
 
 
@@ -83,11 +87,12 @@ def finish(place: Place, counts: Counts, steps: list[str], pieces: Sequence[Piec
     """Record the funnel in the order of the steps, plot it, and refuse an empty output with the reasons for it.
 
     Records `funnel` (sums per source, language, step and reason; an empty reason is what stayed) and `drops`
-    (`SAMPLES` dropped documents for each reason).
+    (`SAMPLES` dropped documents for each reason). `steps` are in the order in which documents meet them.
     """
     counts.funnel.sort(key=lambda row: (steps.index(row["step"]), -row["documents"], row["reason"]))
-    sums = merged((row for piece in pieces for row in piece.note["funnel"]), ("source", "language", "step", "reason"))
-    place.record("funnel", {"steps": steps, "rows": sums})
+    place.record(
+        "funnel", {"steps": steps, "rows": _sums((row for one in pieces for row in one.note["funnel"]), _GROUP)}
+    )
     place.record("drops", _samples([row for piece in pieces for row in piece.note["drops"]]))
     if not counts.made.get("documents"):
         reasons = ", ".join(f"{row['step']} {row['reason']} {row['documents']}" for row in counts.funnel)
@@ -103,13 +108,13 @@ def sizes(text: str) -> tuple[int, int]:
     return len(text.encode()), len(text.split())
 
 
-def merged(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _sums(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """Sums of documents, bytes and words over rows that agree in the named columns, sorted by them."""
-    sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
+    sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(_UNITS))
     for row in rows:
         kept = sums[tuple(row[name] for name in names)]
         for index, unit in enumerate(_UNITS):
-            kept[index] += row[unit]
+            kept[index] += row.get(unit, 1)  # a row of one document does not say so
     return [dict(zip(names, key, strict=True)) | dict(zip(_UNITS, sums[key], strict=True)) for key in sorted(sums)]
 
 
@@ -122,16 +127,7 @@ def bar_plot(place: Place, name: str, title: str, x: str, bars: dict[str, int]) 
 
 
 def _units(documents: int, rows: list[dict[str, Any]], suffix: str) -> dict[str, int]:
-    return {"documents": documents, **{unit: sum(row[unit + suffix] for row in rows) for unit in _UNITS[1:]}}
-
-
-def _sums(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per source, language, step and reason: what went, or what is left of what stayed."""
-    flat = (
-        {**row, "documents": 1} | ({} if row["reason"] else {"bytes": row["bytes_left"], "words": row["words_left"]})
-        for row in rows
-    )
-    return merged(flat, ("source", "language", "step", "reason"))
+    return {"documents": documents, **{unit: sum(row[unit + suffix] for row in rows) for unit in ("bytes", "words")}}
 
 
 def _samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

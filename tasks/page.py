@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_curation.files import join, read_bytes
+from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.run import Run, StageRecord
 
 
@@ -23,7 +24,10 @@ def stage_page(record: StageRecord, run: Run) -> str:
     if units:
         rows = [[unit, _number(counts.taken.get(unit)), _number(counts.made.get(unit))] for unit in units]
         lines += ["## In and out", table(["", "in", "out"], rows)]
-    if counts.funnel:
+    funnel = stage_funnel(manifest, record.uri)
+    if funnel:
+        lines += _funnel(funnel)
+    elif counts.funnel:
         rows = [[row["step"], row["reason"], _number(row["documents"]), _bytes(row["bytes"])] for row in counts.funnel]
         lines += ["## Dropped", table(["step", "reason", "documents", "size"], rows)]
     if counts.metrics:
@@ -38,6 +42,7 @@ def stage_page(record: StageRecord, run: Run) -> str:
             lines.append(f"![{file.path}](data:image/svg+xml;base64,{svg})")
     for sample in counts.samples[:5]:
         lines += [f"### {sample['title']}", "```", str(sample["text"])[:1000].replace("```", "'''"), "```"]
+    lines += _drops(funnel) if funnel else []
     lines += ["## Inputs", table(["argument", "read from"], _inputs(manifest.sources))]
     lines.append(f"Run `{run.id}`, commit `{manifest.commit[:12] or 'unknown'}`.")
     return "\n\n".join(lines)
@@ -72,6 +77,34 @@ def metric_text(metric: dict[str, Any]) -> str:
     if not isinstance(value, float):
         return _number(value)
     return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _funnel(funnel: dict[str, Any]) -> list[str]:
+    steps = [
+        [row["step"], *flow(row), ", ".join(f"{reason} {number:,}" for reason, number in row["reasons"].items())]
+        for row in funnel["steps"]
+    ]
+    groups = [[row["source"], row["language"], *flow(row)] for row in funnel["groups"]]
+    return [
+        f"## Funnel: {funnel['documents_per_second']:,} documents a second",
+        table(["step", *FLOW, "dropped for"], steps),
+        table(["source", "language", *FLOW], groups),
+    ]
+
+
+def _drops(funnel: dict[str, Any]) -> list[str]:
+    """The sampled drops of each reason, with the passage that caused each."""
+    lines = ["## Dropped, for example"] if funnel["drops"] else []
+    for group in funnel["drops"]:
+        rows = [[_code(row["url"] or row["id"]), _code(row["passage"])] for row in group["documents"]]
+        lines += [f"### {group['step']}: {group['reason']}", table(["document", "passage"], rows)]
+    return lines
+
+
+def _code(text: str) -> str:
+    """Text from the web as inline code: nothing in it is taken for markdown or HTML."""
+    plain = " ".join(text.split()).replace("`", "'")
+    return f"`{plain}`" if plain else ""
 
 
 def _gate(gate: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from data_curation.files import copy_file, join, read_bytes
 from tasks.artifact import commit, machine
+from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.page import metric_text
 from tasks.run import Run, StageRecord
 
@@ -56,6 +57,11 @@ def report_data(run: Run, state: str, error: str) -> dict[str, Any]:
             if record.manifest
             for row in record.manifest.counts.funnel
         ],
+        "curation": [
+            {"stage": record.name, **funnel}
+            for record in run.stages
+            if record.manifest and (funnel := stage_funnel(record.manifest, record.uri))
+        ],
         "gates": [
             {"stage": record.name, **gate}
             for record in run.stages
@@ -84,10 +90,11 @@ def render(run: Run, data: dict[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["metric"] = metric_text
-    templates.filters["size"] = _megabytes
+    templates.filters |= {"metric": metric_text, "size": _megabytes, "flow": flow}
     stages = [_view(record) for record in run.stages]
-    page = templates.get_template("report.html.j2").render(report=data, stages=stages, table=_comparison(data))
+    page = templates.get_template("report.html.j2").render(
+        report=data, stages=stages, table=_comparison(data), flow_header=FLOW
+    )
     return page.encode()
 
 
@@ -121,7 +128,8 @@ def _view(record: StageRecord) -> dict[str, Any]:
     if record.manifest is not None:
         svgs = [file.path for file in record.manifest.records if file.path.endswith(".svg")]
         plots = [_svg(read_bytes(join(record.uri, "records", path)).decode(), f"{record.name}-{path}") for path in svgs]
-    return {"record": record, "manifest": record.manifest, "plots": plots}
+    funnel = stage_funnel(record.manifest, record.uri) if record.manifest else {}
+    return {"record": record, "manifest": record.manifest, "plots": plots, "funnel": funnel}
 
 
 def _svg(text: str, name: str) -> str:
