@@ -4,7 +4,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
@@ -90,7 +90,7 @@ def render(run: Run, data: dict[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"metric": metric_text, "size": _megabytes, "flow": flow}
+    cast(dict[str, Any], templates.filters).update(metric=metric_text, size=_megabytes, flow=flow)
     stages = [_view(record) for record in run.stages]
     page = templates.get_template("report.html.j2").render(
         report=data, stages=stages, table=_comparison(data), flow_header=FLOW
