@@ -80,7 +80,7 @@ def _by_reason(drops: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sum(rows: Iterable[dict[str, Any]], suffix: str = "") -> dict[str, int]:
-    sums = dict.fromkeys(UNITS, 0)
+    sums: dict[str, int] = dict.fromkeys(UNITS, 0)
     for row in rows:
         for unit in UNITS:
             sums[unit] += row[unit if unit == "documents" else unit + suffix]
