@@ -34,6 +34,7 @@ def row(url: str, text: str, language: str = "xa", source: str = "source 0") -> 
         **dict.fromkeys(DOCUMENTS.names, ""),
         **{"id": xxhash.xxh3_128_hexdigest(url), "text": text, "url": url, "source": source, "language": language},
         "language_score": 1.0,
+        "quality": None,
     }
 
 
