@@ -28,3 +28,27 @@ class Progress:
             self._last = self.clock()
             line = {"unit": self.unit, "done": self.done, "total": self.total, "text": self.text}
             print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)
+
+
+@dataclass
+class InFile:
+    """Progress inside one large file, from the worker that reads it; silent on what takes less than `seconds`.
+
+    Its lines say `"inside": true`: they stand beside the stage's own, which count whole tasks.
+    """
+
+    path: str
+    total: int
+    """Bytes of the file."""
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    _last: float = -1.0
+
+    def at(self, done: int) -> None:
+        """So many bytes of the file are read."""
+        if self._last < 0:
+            self._last = self.clock()
+        if self.clock() - self._last >= self.seconds:
+            self._last = self.clock()
+            line = {"unit": "bytes", "done": done, "total": self.total, "text": self.path, "inside": True}
+            print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)

@@ -1,19 +1,23 @@
 """Raw records out of WARC, HTML, JSONL and Parquet files, every byte of a file accounted for."""
 
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING
 
-from data_curation.files import filesystem
 from data_curation.settings import InputError
+from data_curation.sources.streams import Opened, check_size, opened
+from data_curation.sources.unpacking import blocks
 
-BLOCK = 1 << 20
-PACKED = 1 << 16  # a member is about this long; what follows it in a block is copied once per member
+if TYPE_CHECKING:
+    from data_curation.sources.rows import RowFields
+
+__all__ = ["START", "Raw", "blocks", "check_size", "parse", "read"]
+
+START = 4096
+"""Bytes that are kept of a record that is too large: enough to tell it from others."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Raw:
     """One record as it came: the bytes that make its id, and either HTML or ready text."""
 
@@ -25,129 +29,49 @@ class Raw:
     charset: str | None = None
     date: str = ""
     title: str = ""
+    language: str = ""
+    """What the record declares, as written there."""
     drop: str = ""
     """Reason why there is nothing to extract; empty if there is."""
+    note: str = ""
+    """Where and what is wrong, of a record that is dropped as `bad-record`."""
+    size: int = 0
+    """Bytes of the record where only its start was kept; 0 where it is whole."""
 
 
-def read(uri: str, kind: str, path: str, max_bytes: int) -> Iterator[Raw]:
+def read(uri: str, kind: str, path: str, max_bytes: int, names: "RowFields | None" = None) -> Iterator[Raw]:
     """The records of one file of a source; InputError names the file when it is cut, damaged or not of its kind.
 
-    Records above `max_bytes` come without their content, with the reason `record-too-large`.
+    `path` is the file's URL where the file is one page. Records above `max_bytes` come without their content, with the
+    reason `record-too-large`; those that are wrong one by one come with the reason `bad-record`. TransientError where
+    a network was in the way.
     """
-    fs, place = filesystem(uri)
-    with cast(BinaryIO, fs.open(place, "rb")) as stream:
-        if kind == "parquet":
-            yield from _parquet(stream, uri)
-        elif kind == "html":
-            yield from _html(stream, path, max_bytes)
-        elif kind == "jsonl":
-            yield from _jsonl(stream, uri, max_bytes)
-        else:
-            from data_curation.warc_reader import records
-
-            yield from records(blocks(stream, uri), uri, max_bytes)
+    with opened(uri) as stream:
+        yield from parse(stream, kind, path, max_bytes, names)
 
 
-def check(uri: str, kind: str, path: str, size: int, max_bytes: int) -> None:
-    """Read a whole file without using it; InputError says what is wrong with it."""
-    check_size(uri, size)
-    for _ in read(uri, kind, path, max_bytes):
-        pass
+def parse(stream: Opened, kind: str, path: str, max_bytes: int, names: "RowFields | None" = None) -> Iterator[Raw]:
+    """The records of an open file, as `read` gives them; `stream.taken` says how far it is."""
+    from data_curation.sources import rows
 
+    if kind == "parquet":
+        yield from rows.parquet(stream, names or rows.RowFields(), max_bytes)
+    elif kind == "jsonl":
+        yield from rows.jsonl(stream, names or rows.RowFields(), max_bytes)
+    elif kind == "html":
+        yield _html(stream, path, max_bytes)
+    elif kind == "warc":
+        from data_curation.warc_reader import records
 
-def check_size(uri: str, size: int) -> None:
-    """A file cut at a record's end looks whole: only its listed size tells."""
-    fs, place = filesystem(uri)
-    if not fs.exists(place):
-        raise InputError(f"{uri}: was listed and is gone; bring it back or run again")
-    now = fs.size(place)
-    if now != size:
-        raise InputError(f"{uri}: {now} bytes, {size} when it was listed: it was cut or replaced; run again")
-
-
-def blocks(stream: BinaryIO, uri: str) -> Iterator[bytes]:
-    """A file's bytes, gzip undone member by member, at most about a megabyte at a time however well they packed."""
-    if not uri.endswith(".gz"):
-        while block := stream.read(BLOCK):
-            yield block
-        return
-    unpacker, packed, read = zlib.decompressobj(31), b"", 0
-    fresh = True  # no byte of the present member has been seen
-    while packed or (packed := stream.read(PACKED)):
-        start = len(packed)
-        try:
-            block = unpacker.decompress(packed, BLOCK)
-        except zlib.error as error:
-            raise InputError(f"{uri}: not gzip, or damaged, near byte {read}: {error}; fetch it again") from None
-        packed = unpacker.unconsumed_tail
-        fresh = False
-        if unpacker.eof:
-            packed, unpacker, fresh = unpacker.unused_data, zlib.decompressobj(31), True
-        read += start - len(packed)
-        if block:
-            yield block
-    while not fresh:  # what the last member still holds back
-        block = unpacker.decompress(b"", BLOCK)
-        if block:
-            yield block
-            continue
-        raise InputError(f"{uri}: cut off: its last gzip member has no end (byte {read}); fetch it again")
-
-
-def _html(stream: BinaryIO, path: str, max_bytes: int) -> Iterator[Raw]:
-    data = stream.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        yield Raw(path, b"", drop="record-too-large")
+        yield from records(blocks(stream, stream.uri), stream.uri, max_bytes)
     else:
-        yield Raw(path, data, html=data)
+        raise InputError(f"{stream.uri}: files of kind {kind!r} hold no documents")
 
 
-def _jsonl(stream: BinaryIO, uri: str, max_bytes: int) -> Iterator[Raw]:
-    for number, line in enumerate(_lines(blocks(stream, uri), max_bytes), 1):
-        if line is None:
-            yield Raw(f"{uri}#{number}", b"", drop="record-too-large")
-        elif line.strip():
-            try:
-                row = json.loads(line.decode())
-            except ValueError as error:
-                raise InputError(f"{uri}: line {number} is not JSON in UTF-8: {error}; correct or remove it") from None
-            yield _row(row, line, f"{uri}: line {number}")
-
-
-def _lines(data: Iterator[bytes], limit: int) -> Iterator[bytes | None]:
-    """Lines without their end; None for one above the limit."""
-    rest, skipping = bytearray(), False
-    for block in data:
-        *ended, last = block.split(b"\n")
-        for part in ended:
-            rest += part
-            yield None if skipping or len(rest) > limit else bytes(rest)
-            rest, skipping = bytearray(), False
-        rest += last
-        if len(rest) > limit:
-            rest, skipping = bytearray(), True
-    if rest or skipping:
-        yield None if skipping else bytes(rest)
-
-
-def _parquet(stream: BinaryIO, uri: str) -> Iterator[Raw]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        for batch in pq.ParquetFile(stream).iter_batches(1000):
-            for row in batch.to_pylist():
-                plain = {name: row.get(name) for name in ("text", "url", "date", "title")}
-                yield _row(plain, json.dumps(plain, sort_keys=True, default=str).encode(), uri)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{uri}: not a whole Parquet file: {error}; fetch it again") from None
-
-
-def _row(row: Any, record: bytes, where: str) -> Raw:
-    if not isinstance(row, dict) or not isinstance(cast(dict[str, Any], row).get("text"), str):
-        raise InputError(f"{where}: no string `text` in it; each record needs one")
-    fields = cast(dict[str, Any], row)
-    # A lone surrogate is legal JSON and no legal UTF-8.
-    text = fields["text"].encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    url, date, title = (str(fields.get(name) or "") for name in ("url", "date", "title"))
-    return Raw(url, record, text=text, date=date, title=title)
+def _html(stream: Opened, path: str, max_bytes: int) -> Raw:
+    data, size = stream.read(max_bytes + 1), 0
+    if len(data) <= max_bytes:
+        return Raw(path, data, html=data)
+    while block := stream.read(1 << 20):
+        size += len(block)
+    return Raw(path, data[:START], size=len(data) + size, drop="record-too-large")

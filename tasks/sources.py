@@ -42,7 +42,7 @@ def _list_sources(run: Run, sources: Sequence[Source], fetch: bool) -> list[Arti
         return None
     found: list[Artifact] = []
     for source in sources:
-        artifact, warnings = resolve(source, home)
+        artifact, warnings = resolve(source, home, ask=fetch)
         found.append(artifact)
         if fetch:
             run.warnings += warnings

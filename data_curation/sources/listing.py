@@ -1,65 +1,99 @@
 """Sources resolved to listings: what must be fetched is fetched once, every file is named with its hash."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_64_intdigest
+
 from data_curation.artifact import Artifact, Part
-from data_curation.files import File, filesystem, is_local, join, listing, sha256_file
+from data_curation.files import File, filesystem, is_local, join, listing
 from data_curation.settings import ConfigError, InputError, canonical
-from data_curation.sources import conversations, pydoc_pages, web
-from data_curation.sources.debian import NothingFetchedError, download
+from data_curation.sources import hub, named
+from data_curation.sources.fetched import fetched, read_mark
 from data_curation.sources.source import Source
+from data_curation.sources.stamps import hashed, replace
+from data_curation.sources.streams import is_web
 
 SUFFIXES = {
-    "warc": (".warc", ".warc.gz"),
+    "warc": (".warc", ".warc.gz", ".wet", ".wet.gz"),
     "html": (".html", ".htm", ".xhtml"),
-    "jsonl": (".jsonl", ".jsonl.gz"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
     "parquet": (".parquet",),
+    "lines": (".txt", ".txt.gz", ".txt.zst"),
 }
-_MARK = "source.json"
 
 
-def resolve(source: Source, home: Path) -> tuple[Artifact, list[str]]:
+def resolve(source: Source, home: Path, *, ask: bool = True) -> tuple[Artifact, list[str]]:
     """The source as an artifact with the one part `files`, and sentences a person should read.
 
-    Fetched sources lie in `home`/NAME/files from then on. Use `uri_of` for the files of either kind.
+    Fetched sources lie in `home`/NAME/files from then on. Use `uri_of` for the files of any kind. Without `ask`, what
+    a server said last time is taken for what it would say now.
     """
     if source.fetched:
-        return _fetched(source, home)
-    found, ignored = _given(source)
-    files = _hashed(source.path, found, home / "listings" / f"{source.name}.json")
-    warnings = [f"{source.name}: {len(ignored)} files ignored, not {source.kind}: {ignored[0]} ..."] if ignored else []
-    return Artifact(source.name, source.path, {"files": Part(tuple(files))}), warnings
+        return fetched(source, home)
+    if not _is_distant(source):
+        return _given(source, home)
+    commit = hub.known_commit(source) if source.kind == "hub" else ""
+    if (commit or not ask) and (known := _recall(source, home, commit)) is not None:
+        return known
+    found = (_hub(source), list[str]()) if source.kind == "hub" else _given(source, home)
+    _remember(source, home, commit, *found)
+    return found
 
 
 def is_fetched(source: Source, home: Path) -> bool:
-    """Whether `resolve` would find the files without fetching anything."""
-    return not source.fetched or _read_mark(source, home / source.name) is not None
+    """Whether `resolve` would find the files without fetching or asking for anything."""
+    if source.fetched:
+        return read_mark(source, home / source.name) is not None
+    commit = hub.known_commit(source) if source.kind == "hub" else ""
+    return not _is_distant(source) or _recall(source, home, commit) is not None
 
 
 def uri_of(source: Source, listed: Artifact, path: str) -> str:
     """URI of one listed file: below the source's own path, or below the folder it was fetched into."""
-    return listed.uri("files", path) if source.fetched else join(source.path, path)
+    if source.fetched:
+        return listed.uri("files", path)
+    if source.paths:
+        return named.locate(source, path)
+    return join(listed.home, path)
 
 
 # ---- given by path ------------------------------------------------------------------------------------------------
 
 
-def _given(source: Source) -> tuple[dict[str, int], list[str]]:
-    fs, root = filesystem(source.path)
-    if not fs.exists(root):
-        raise ConfigError(f"path of source {source.name!r} is {source.path!r}: no such folder; correct the path")
-    everything = listing(source.path)
-    links = _links(source, Path(root)) if is_local(source.path) else []
-    found = {path: size for path, size in everything.items() if path.endswith(SUFFIXES[source.kind])}
+def _given(source: Source, home: Path) -> tuple[Artifact, list[str]]:
+    where = source.paths or source.path
+    links: list[str] = []
+    if source.paths:
+        root, everything = named.base_of(source), named.names(source)
+    else:
+        root, everything, links = source.path, *_below(source)
+    found = [path for path in everything if path.endswith(SUFFIXES[source.kind])]
     if not found:
         kinds = " or ".join(SUFFIXES[source.kind])
-        raise ConfigError(f"path of source {source.name!r} is {source.path!r}: no file ends in {kinds} there")
-    return found, links + [path for path in everything if path not in found]
+        raise ConfigError(f"path of source {source.name!r} is {where!r}: no file ends in {kinds} there")
+    chosen = _some(found, source.files)
+    if named.web(source):
+        files = named.web_files(source, chosen)
+    else:
+        uris = {path: named.locate(source, path) if source.paths else join(root, path) for path in chosen}
+        files = hashed(uris, home / "listings" / f"{source.name}.json")
+    other = links + sorted(set(everything) - set(found))
+    warnings = [f"{source.name}: {len(other)} files ignored, not {source.kind}: {other[0]} ..."] if other else []
+    return Artifact(source.name, root, {"files": Part(tuple(files))}), warnings
+
+
+def _below(source: Source) -> tuple[list[str], list[str]]:
+    """Paths of all files, and of all links, below the source's folder or prefix."""
+    fs, root = filesystem(source.path)
+    if is_web(source.path):
+        raise ConfigError(f"path of source {source.name!r} is {source.path!r}: web servers list no files; give paths")
+    if not fs.exists(root):
+        raise ConfigError(f"path of source {source.name!r} is {source.path!r}: no such folder; correct the path")
+    if fs.isfile(root):
+        raise ConfigError(f"path of source {source.name!r} is {source.path!r}: a file; name its folder")
+    return list(listing(source.path)), _links(source, Path(root)) if is_local(source.path) else []
 
 
 def _links(source: Source, root: Path) -> list[str]:
@@ -71,103 +105,43 @@ def _links(source: Source, root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in links]
 
 
-def _hashed(root: str, found: dict[str, int], cache: Path) -> list[File]:
-    """Records of the files; a hash is computed again only when size or time of change differ (s3: its ETag)."""
-    known: dict[str, list[Any]] = json.loads(cache.read_text()) if cache.exists() else {}
-    fresh: dict[str, list[Any]] = {}
-    for path, size in found.items():
-        uri = join(root, path)
-        stamp = _stamp(uri)
-        old = known.get(uri)
-        digest = stamp if stamp.startswith("etag:") else old[2] if old and old[:2] == [size, stamp] else None
-        fresh[uri] = [size, stamp, digest or sha256_file(uri)]
+# ---- on a server ----------------------------------------------------------------------------------------------------
+
+
+def _is_distant(source: Source) -> bool:
+    return source.kind == "hub" or named.web(source)
+
+
+def _hub(source: Source) -> Artifact:
+    everything = hub.listed(source)
+    files = {file.path: file for file in everything.part("files").files}
+    chosen = tuple(files[path] for path in _some(list(files), source.files))
+    return Artifact(source.name, everything.home, {"files": Part(chosen)})
+
+
+def _asked(source: Source, commit: str) -> dict[str, Any]:
+    names = ("kind", "path", "paths", "base", "files", "config", "split", "revision")
+    return {name: getattr(source, name) for name in names} | {"commit": commit}
+
+
+def _remember(source: Source, home: Path, commit: str, listed: Artifact, warnings: list[str]) -> None:
+    files = [vars(file) for file in listed.part("files").files]
+    known = {"asked": _asked(source, commit), "home": listed.home, "files": files, "warnings": warnings}
+    cache = home / "listings" / f"{source.name}.distant.json"
     cache.parent.mkdir(parents=True, exist_ok=True)
-    _replace(cache, canonical(fresh))
-    return [File(path, size, fresh[join(root, path)][2]) for path, size in found.items()]
+    replace(cache, canonical(known))
 
 
-def _stamp(uri: str) -> str:
-    fs, path = filesystem(uri)
-    if is_local(uri):
-        return str(Path(path).stat().st_mtime_ns)
-    return f"etag:{str(fs.info(path).get('ETag', '')).strip(chr(34))}"
-
-
-# ---- fetched ------------------------------------------------------------------------------------------------------
-
-
-def _fetched(source: Source, home: Path) -> tuple[Artifact, list[str]]:
-    folder = home / source.name
-    mark = _read_mark(source, folder)
-    if mark is None:
-        _fetch(source, home, folder)
-        mark = _read_mark(source, folder)
-        if mark is None:
-            raise InputError(f"{folder}: was fetched, and another run replaced it with other settings; start again")
-    files = tuple(File(**file) for file in mark["files"])
-    return Artifact(source.name, str(folder), {"files": Part(files)}), mark["warnings"]
-
-
-def _wanted(source: Source) -> dict[str, Any]:
-    return {"kind": source.kind, "packages": source.packages, "limit": source.limit}
-
-
-def _read_mark(source: Source, folder: Path) -> dict[str, Any] | None:
-    """What was fetched, if it is what the source asks for and every file still has its hash."""
-    path = folder / _MARK
-    if not path.exists():
+def _recall(source: Source, home: Path, commit: str) -> tuple[Artifact, list[str]] | None:
+    """What the server said last time, if it was asked for the same."""
+    cache = home / "listings" / f"{source.name}.distant.json"
+    known = json.loads(cache.read_text()) if cache.exists() else None
+    if known is None or known["asked"] != _asked(source, commit):
         return None
-    mark = json.loads(path.read_text())
-    if mark["wanted"] != _wanted(source) or not (folder / "files").is_dir():
-        return None
-    now = _hashed(str(folder / "files"), listing(str(folder / "files")), folder / "hashes.json")
-    return mark if [vars(file) for file in now] == mark["files"] else None
+    files = tuple(File(**file) for file in known["files"])
+    return Artifact(source.name, known["home"], {"files": Part(files)}), known["warnings"]
 
 
-def _fetch(source: Source, home: Path, folder: Path) -> None:
-    """Fetch into a folder of another name, mark it, then move it into place: half a source is never seen."""
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{source.name}-", dir=home))
-    try:
-        warnings = _write(source, fresh / "debian", fresh / "files")
-        shutil.rmtree(fresh / "debian", ignore_errors=True)
-        files = _hashed(str(fresh / "files"), listing(str(fresh / "files")), fresh / "hashes.json")
-        if not files:
-            raise InputError(f"source {source.name!r}: nothing came out of the packages {', '.join(source.packages)}")
-        mark = {"wanted": _wanted(source), "warnings": warnings, "files": [vars(file) for file in files]}
-        _replace(fresh / _MARK, canonical(mark))
-        fresh.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise  # else another run was faster: what it fetched is as good
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _write(source: Source, scratch: Path, out: Path) -> list[str]:
-    scratch.mkdir(parents=True)
-    out.mkdir()
-    packages = [name for name in source.packages if name not in conversations.INSTALLED]
-    try:
-        unpacked, missing = download(packages, scratch) if packages else ({}, [])
-        warnings = [f"{source.name}: this Debian release lacks {name}; skipped" for name in missing]
-    except NothingFetchedError as error:
-        unpacked, warnings = {}, [f"{source.name}: nothing could be fetched ({error}); remove its folder to try again"]
-    if source.kind == "chat-packages":
-        conversations.write(source.packages, unpacked, out)
-    elif unpacked:
-        web.write_packages(unpacked, source.limit, out)
-    else:
-        pages = pydoc_pages.write_installed(source.limit, out)
-        warnings.append(f"{source.name}: {pages} pages that pydoc rendered from the installed libraries stand in")
-    return warnings
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+def _some(paths: list[str], most: int | None) -> list[str]:
+    """At most so many of the paths, chosen by hash: as long as the list grows at its end, most of them stay chosen."""
+    return sorted(sorted(paths, key=lambda path: (xxh3_64_intdigest(path), path))[:most])
