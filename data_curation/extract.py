@@ -1,5 +1,7 @@
 """Raw records of every source turned into documents: text, title, URL, date."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,11 +11,16 @@ from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.decisions import finish
 from data_curation.html_text import MAIN_SHARE, MAX_BYTES, MAX_DEPTH, Extracted, extract_html
-from data_curation.place import PieceWriter, Place
+from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError, Settings
+from data_curation.sources.shares import Share, tasks
 from data_curation.sources.source import Source
 
 __all__ = ["ExtractConfig", "Extracted", "extract", "extract_html"]
+
+BAD = "bad-record"
+"""Reason of a record that is wrong while the rest of its file is not."""
+STEPS = ["file", "record", "sample", "extract"]
 
 EMBEDDED = Source(
     name="debian-web",
@@ -32,7 +39,7 @@ class ExtractConfig(Settings):
     """Settings of `extract`."""
 
     sources: list[Source] = [EMBEDDED]
-    """Where raw pages come from; any number, of any kind but `chat-packages`."""
+    """Where raw pages come from; any number, of any kind but `chat-packages` and `lines`."""
     bytes_per_task: int = Field(default=256 * 2**20, ge=1)
     """Source files are grouped into tasks, and output files, of about this many bytes."""
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
@@ -43,6 +50,9 @@ class ExtractConfig(Settings):
     """Where main content is a smaller share of all text, the slow and careful extractor is asked too."""
     max_bad_files: int = Field(default=0, ge=0)
     """Source files that may be cut or damaged: each is left out as a whole and named. With 0 the first one fails."""
+    max_bad_documents: float = Field(default=0.001, ge=0)
+    """Records of a source that may be wrong one by one (a line that is no JSON, a text that is no string): below 1 a
+    share of its records, rounded up, from 1 their number. Each is dropped and named; more than that fail the stage."""
 
     @model_validator(mode="after")
     def _sources_fit(self) -> Self:
@@ -54,6 +64,8 @@ class ExtractConfig(Settings):
         for index, source in enumerate(self.sources):
             if source.kind == "chat-packages":
                 raise ValueError(f"extract.sources[{index}].kind is 'chat-packages': move it to dialogues.sources")
+            if source.kind == "lines":
+                raise ValueError(f"extract.sources[{index}].kind is 'lines': a line is no document, make it jsonl")
         return self
 
 
@@ -61,24 +73,16 @@ def extract(config: ExtractConfig, sources: list[Artifact], place: Place) -> Cou
     """Extract the text of all sources; `sources` are the listings of `config.sources`, in the same order."""
     from data_curation.engine import run_tasks, total
 
-    work = ExtractTask(config, tuple(_tasks(config, sources)))
+    work = ExtractTask(config, tuple(tasks(config.sources, sources, config.bytes_per_task)))
     pieces = run_tasks(place, len(work.tasks), work, module="data_curation.extract_steps")
     counts = total(pieces)
-    bad = [str(path) for piece in pieces for path in piece.note["bad"]]
+    bad = [str(words) for piece in pieces for words in piece.note["bad"]]
     if len(bad) > config.max_bad_files:
-        raise InputError(_too_many(config, bad))
+        raise InputError(too_many_files(config, bad))
     counts.warnings += [f"{len(bad)} damaged source files left out: {', '.join(bad)}"] if bad else []
+    counts.warnings += _wrong(config, pieces)
     counts.samples = counts.samples[:: max(1, len(counts.samples) // 3)][:3]
-    return finish(place, counts, ["file", "record", "extract"], pieces)
-
-
-@dataclass(frozen=True)
-class Share:
-    """The files of one task, all of one source."""
-
-    source: int
-    files: tuple[tuple[str, str, int], ...]
-    """(path, uri, bytes) of each."""
+    return finish(place, counts, STEPS, pieces)
 
 
 @dataclass(frozen=True)
@@ -92,30 +96,30 @@ class ExtractTask:
         """Extract the files of task `rank` into `piece`."""
         from data_curation.extract_steps import run
 
-        run(self.config, self.tasks[rank].source, self.tasks[rank].files, rank, piece)
-        bad = piece.piece.note["bad"]
-        if len(bad) > self.config.max_bad_files:
-            raise InputError(_too_many(self.config, bad))
+        run(self.config, self.tasks[rank], rank, piece)
 
 
-def _tasks(config: ExtractConfig, sources: list[Artifact]) -> list[Share]:
-    """Consecutive files of one source, up to `bytes_per_task` together."""
-    from data_curation.sources.listing import uri_of
-
-    shares: list[Share] = []
-    for index, (source, listed) in enumerate(zip(config.sources, sources, strict=True)):
-        group: list[tuple[str, str, int]] = []
-        for file in listed.part("files").files:
-            if group and sum(size for _, _, size in group) + file.size > config.bytes_per_task:
-                shares.append(Share(index, tuple(group)))
-                group = []
-            group.append((file.path, uri_of(source, listed, file.path), file.size))
-        shares += [Share(index, tuple(group))] if group else []
-    return shares
-
-
-def _too_many(config: ExtractConfig, bad: list[str]) -> str:
+def too_many_files(config: ExtractConfig, bad: list[str]) -> str:
+    """The error of a run that met more damaged files than it may."""
     return (
         f"{len(bad)} damaged source files, extract.max_bad_files allows {config.max_bad_files}: {'; '.join(bad[:3])}; "
         "fetch them again or raise it"
     )
+
+
+def _wrong(config: ExtractConfig, pieces: Sequence[Piece]) -> list[str]:
+    """A sentence for each source with bad records; InputError where a source has more than allowed."""
+    said: list[str] = []
+    for source in config.sources:
+        notes = [piece.note for piece in pieces if piece.note["source"] == source.name]
+        wrong, read = sum(note["wrong"] for note in notes), sum(note["read"] for note in notes)
+        if not wrong:
+            continue
+        share = config.max_bad_documents
+        allowed = math.ceil(share * read) if share < 1 else int(share)
+        first = next(note["first"] for note in notes if note["first"])
+        words = f"{wrong} of {read} records of source {source.name!r} are bad, the first: {first}"
+        if wrong > allowed:
+            raise InputError(f"{words}; extract.max_bad_documents allows {allowed}: correct them or raise it")
+        said.append(words)
+    return said

@@ -1,25 +1,41 @@
 """The text of one HTML page, with guards against pages that would take too long."""
 
-import codecs
 import re
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any
+
+from data_curation import boilerplate
+from data_curation.html_blocks import Block, read_blocks, render
+from data_curation.html_cost import estimate
+from data_curation.html_decode import decode
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 512
+MAX_SECONDS = 5.0
+"""A page whose extraction is estimated to take longer is dropped: neither parser nor extractor can be interrupted."""
 MAIN_SHARE = 0.35
-"""Main content below this share of all text has probably lost the body (seen on 3% of pages): try trafilatura."""
+"""Where less than this share of a page's paragraphs is kept, its body has probably been lost: ask trafilatura."""
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-# Void elements, and those whose end tag may be left out: the parser never nests these without another in between.
-_FLAT = re.compile(
-    "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|tr|td|th|thead|tbody|tfoot|option"
-    "|optgroup|colgroup|rt|rp|html|head|body",
-    re.IGNORECASE,
-)
-_META_CHARSET = re.compile(rb"charset\s*=", re.IGNORECASE)
+_SMALL = 24 * 2**10
+"""Characters of markup up to which a page has no room for much furniture."""
+_SCRIPTS = 3
+"""Scripts from which a page may have much furniture: labelled news pages have 6 or more, large manuals 2 at most."""
+_BODY, _MUCH = 600, 0.2
+"""Characters of text, and share of the markup, between which the main blocks of a large page are surely its body."""
+_DENSE = 0.25
+"""Share of the markup that is text, above which a page has little furniture."""
+_CAREFUL = 2**19
+"""Characters of markup above which trafilatura is not asked: it takes seconds there."""
+_HEAD = 2**13
+"""Characters from the start in which a language is declared."""
 _BLANK_LINES = re.compile(r"\n\s*\n")
+_ROOT = re.compile(r"<html\b[^>]*?\s(?:xml:)?lang\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
+_CONTENT = re.compile(r"\bcontent\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(?:[-_][a-zA-Z0-9]+)*")
+_LINE_END = re.compile(r"\r\n?|[\u2028\u2029\x85]")
+# NUL and the other control characters, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n")) + b"\x7f"
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Extracted:
     languages: tuple[str, ...] = ()
     """Languages that the page itself declares, as written there."""
     reason: str = ""
-    """Empty, or why the page is dropped: empty, too-large, too-deep, no-text, not-parsable."""
+    """Empty, or why the page is dropped: empty, too-large, too-deep, too-complex, no-text, not-parsable."""
 
 
 def extract_html(
@@ -43,57 +59,82 @@ def extract_html(
     max_depth: int = MAX_DEPTH,
     main_share: float = MAIN_SHARE,
 ) -> Extracted:
-    """Main text of a page by resiliparse; by trafilatura where that leaves less than `main_share` of all text.
+    """The text of a page without its furniture.
 
-    `charset` is what the server said. Pages above `max_bytes` or nested deeper than `max_depth` are dropped.
+    `charset` is what the server said. Pages above `max_bytes`, nested deeper than `max_depth` or estimated to take
+    longer than `MAX_SECONDS` are dropped. Where hardly any text is left, and less than `main_share` of what the page's
+    paragraphs hold, trafilatura is asked.
     """
-    from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    if not html.strip():
+    if not html or html.isspace():
         return Extracted(reason="empty")
     if len(html) > max_bytes:
         return Extracted(reason="too-large")
-    source = _decode(html, charset)
-    if _depth(source) > max_depth:
-        return Extracted(reason="too-deep")
+    cost = estimate(html if b"\0" not in html else decode(html, charset).encode(), max_depth, MAX_SECONDS)
+    if cost.depth > max_depth or cost.seconds > MAX_SECONDS:
+        return Extracted(reason="too-deep" if cost.depth > max_depth else "too-complex")
+    source = decode(html, charset)
     try:
         tree = HTMLTree.parse(source)
-        text = extract_plain_text(tree, main_content=True, preserve_formatting=True)
-        everything = extract_plain_text(tree, main_content=False, preserve_formatting=False)
-    except (RuntimeError, ValueError):  # the parser's own exception is a RuntimeError
+        text = _text(tree, source, url, main_share)
+    except RuntimeError:  # which the parser's own exception is
         return Extracted(reason="not-parsable")
-    if len(text) < main_share * len(everything):
-        text = _by_trafilatura(source, url) or text
-    text = _tidy(text)
     if not text:
         return Extracted(reason="no-text")
-    root = tree.document.query_selector("html") if tree.document else None
-    declared = (root.getattr("lang") or root.getattr("xml:lang") or "") if root else ""
-    languages = (declared,) if _LANGUAGE.fullmatch(declared) else ()
-    return Extracted(text, " ".join(_printable(tree.title or "").split()), languages)
+    return Extracted(text, " ".join(_printable(tree.title or "").split()), _languages(source))
 
 
-def _depth(source: str) -> int:
-    """An upper estimate of how deep elements nest; extraction takes time quadratic in it."""
-    steps = (-1 if close else 1 for close, name in _TAG.findall(source) if not _FLAT.fullmatch(name))
-    return max(accumulate(steps), default=0)
+def _text(tree: Any, source: str, url: str | None, main_share: float) -> str:
+    """The text of a page with much furniture from the engine's main blocks, of any other from all of its blocks.
+
+    A look at either takes as long as parsing, so most pages get one only: all blocks where a page is small or has few
+    scripts, the main ones elsewhere. Where those hold hardly any text, or a lot, the other look tells what the page is.
+    """
+    small = len(source) <= _SMALL
+    everything = _blocks(tree, main=False) if small or not _scripted(source) else []
+    if small or _dense(everything, source):
+        return _tidy(render(boilerplate.manual(everything)))
+    kept = boilerplate.article(_blocks(tree, main=True))
+    size = sum(block.size for block in kept)
+    if not everything and not _BODY < size < _MUCH * len(source):
+        everything = _blocks(tree, main=False)
+        if _dense(everything, source):
+            return _tidy(render(boilerplate.manual(everything)))
+    if size < min(_BODY, main_share * boilerplate.prose(everything)) or not size:
+        careful = _by_trafilatura(source, url) if len(source) <= _CAREFUL else ""
+        return _tidy(careful if len(careful) > size else render(kept or everything))
+    return _tidy(render(kept))
 
 
-def _decode(html: bytes, charset: str | None) -> str:
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+def _scripted(source: str) -> bool:
+    """Whether a page has as many scripts as only pages with much furniture have."""
+    at = -1
+    for _ in range(_SCRIPTS):
+        at = source.find("<script", at + 1)
+        if at < 0:
+            return False
+    return True
 
-    if charset:
-        try:
-            return bytes_to_str(html, codecs.lookup(charset).name)
-        except LookupError:
-            pass  # servers make names up: look at the page instead
-    if not _META_CHARSET.search(html[:1024]):
-        try:
-            return html.decode("utf-8-sig")  # strict: text that is not UTF-8 hardly ever passes
-        except UnicodeDecodeError:
-            pass
-    return bytes_to_str(html, detect_encoding(html, from_html_meta=True) or "utf-8")
+
+def _dense(everything: list[Block], source: str) -> bool:
+    """Whether so much of the markup is text that there is little furniture."""
+    return sum(len(block.text) for block in everything) > _DENSE * len(source)
+
+
+def _blocks(tree: Any, main: bool) -> list[Block]:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    html = extract_plain_text(
+        tree,
+        preserve_formatting="minimal_html",
+        main_content=main,
+        links=True,
+        alt_texts=False,
+        comments=not main,
+        post_meta=not main,
+    )
+    return read_blocks(html)
 
 
 def _by_trafilatura(source: str, url: str | None) -> str:
@@ -105,13 +146,33 @@ def _by_trafilatura(source: str, url: str | None) -> str:
     return "\n\n".join((text or "").split("\n"))
 
 
+def _languages(source: str) -> tuple[str, ...]:
+    """What the root element and the head's `og:locale` and `content-language` declare, without repetition."""
+    found = [_ROOT.search(source, 0, 4096)]
+    for name in ("og:locale", "ontent-language", "ontent-Language"):
+        at = source.find(name, 0, _HEAD)
+        if at >= 0:
+            found.append(_CONTENT.search(source, source.rfind("<", 0, at), source.find(">", at)))
+    codes = [match[1] for match in found if match and _LANGUAGE.fullmatch(match[1])]
+    return tuple(dict.fromkeys(codes))
+
+
 def _tidy(text: str) -> str:
     """Printable text, no spaces at line ends, one blank line between paragraphs."""
-    lines = "\n".join(line.rstrip() for line in _printable(text).split("\n"))
+    lines = "\n".join([line.rstrip() for line in _printable(text).split("\n")])
     return _BLANK_LINES.sub("\n\n", lines).strip()
 
 
 def _printable(text: str) -> str:
-    # Line ends of other systems, NUL and the other control characters, and halves of surrogate pairs.
-    plain = re.sub(r"\r\n?|\u2028|\u2029|\x85", "\n", text)
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "", plain)
+    if not _is_printable(text):
+        text = _UNPRINTABLE.sub("", _LINE_END.sub("\n", text))
+    return text
+
+
+def _is_printable(text: str) -> bool:
+    """Whether nothing needs to be replaced, which nearly always is so and four times as fast to see."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(data.translate(None, _CONTROLS)) == len(data) and not any(sign in text for sign in "\u2028\u2029\x85")

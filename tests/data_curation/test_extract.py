@@ -1,53 +1,39 @@
 """Guarantees of `extract`: every record decided on, no damaged file half used, ids from records alone."""
 
 import json
+import threading
 import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_curation import held
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.extract import ExtractConfig, extract
-from data_curation.settings import InputError
+from data_curation.files import write_bytes
+from data_curation.place import Place
+from data_curation.settings import InputError, TransientError
 from data_curation.sources import warc
 from data_curation.sources.listing import resolve
 from data_curation.sources.source import Source
+from tests.data_curation.archives import packed, record
 from tests.data_curation.places import artifact, place, rows
 from tests.data_curation.prose import page, text
 
 
-def run(folder: Path, kind: str, home: Path, **settings: Any) -> tuple[Artifact, Counts]:
+def run(folder: Path | str, kind: str, home: Path, **settings: Any) -> tuple[Artifact, Counts]:
     """Extract a folder of files of one kind."""
     source = Source.model_validate({"name": "given", "kind": kind, "path": str(folder)})
     listed, _ = resolve(source, home / "sources")
     where = place(home / "made", home / "scratch")
     counts = extract(ExtractConfig(sources=[source], **settings), [listed], where)
     return artifact(where, "extract"), counts
-
-
-def record(body: bytes, *, kind: str = "response", head: str = "HTTP/1.1 200 OK", length: int | None = None) -> bytes:
-    """One WARC record, its Content-Length right unless another is given."""
-    payload = f"{head}\r\nContent-Type: text/html\r\n\r\n".encode() + body if kind == "response" else body
-    fields = (
-        f"WARC-Type: {kind}\r\nWARC-Target-URI: https://a.example/{len(body)}\r\nWARC-Date: 2020-02-02T02:02:02Z\r\n"
-    )
-    fields += "Content-Type: application/http; msgtype=response\r\n" if kind == "response" else ""
-    size = len(payload) if length is None else length
-    return f"WARC/1.0\r\n{fields}Content-Length: {size}\r\n\r\n".encode() + payload + b"\r\n\r\n"
-
-
-def packed(*members: bytes) -> bytes:
-    """Gzip members one after another."""
-    made = b""
-    for member in members:
-        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-        made += packer.compress(member) + packer.flush()
-    return made
 
 
 def test_every_record_is_decided_on(tmp_path: Path) -> None:
@@ -91,47 +77,6 @@ def test_gzip_and_chunked_pages_are_undone(tmp_path: Path) -> None:
     assert [row["text"] for row in rows(made)] == [f"Page {number}\n\n{text(number)}" for number in (1, 2)]
 
 
-DAMAGES = {
-    "cut in the middle": lambda data: data[: len(data) // 2],
-    "cut in the last member's end": lambda data: data[:-3],
-    "a flipped byte": lambda data: data[:-200] + bytes([data[-200] ^ 0xFF]) + data[-199:],
-    "length too long": lambda _: packed(record(page(1), length=99_999), record(page(2))),
-    "length too short": lambda _: packed(record(page(1), length=50), record(page(2))),
-    "length missing": lambda _: packed(record(page(1)).replace(b"Content-Length", b"Content-Size", 1)),
-    "not a WARC": lambda _: packed(page(1)),
-    "no gzip": lambda _: page(1),
-    "empty": lambda _: b"",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_warc_is_an_error_or_left_out_whole(tmp_path: Path, damage: str) -> None:
-    """A damaged file is named in an error, or with max_bad_files left out as a whole, named and counted."""
-    warc.write([warc.Page(f"https://a.example/{number}", page(number)) for number in range(20)], tmp_path / "in")
-    bad = tmp_path / "in" / "web-00001.warc.gz"
-    bad.write_bytes(DAMAGES[damage]((tmp_path / "in" / "web-00000.warc.gz").read_bytes()))
-    with pytest.raises(InputError, match=r"web-00001\.warc\.gz"):
-        run(tmp_path / "in", "warc", tmp_path / "strict")
-    made, counts = run(tmp_path / "in", "warc", tmp_path / "lenient", max_bad_files=1)
-    assert {row["url"] for row in rows(made)} == {f"https://a.example/{number}" for number in range(20)}
-    assert len(rows(made)) == 20
-    assert next(row for row in counts.funnel if row["reason"] == "bad-file")["documents"] == 1
-    assert "web-00001.warc.gz" in counts.warnings[0]
-
-
-def test_file_cut_between_two_records_is_noticed(tmp_path: Path) -> None:
-    """A file that lost whole records at its end looks sound; that it is shorter than listed gives it away."""
-    members = [packed(record(page(number))) for number in range(4)]
-    (tmp_path / "in").mkdir()
-    path = tmp_path / "in" / "a.warc.gz"
-    path.write_bytes(b"".join(members))
-    source = Source(name="given", kind="warc", path=str(tmp_path / "in"))
-    listed, _ = resolve(source, tmp_path / "sources")
-    path.write_bytes(b"".join(members[:2]))
-    with pytest.raises(InputError, match=r"a\.warc\.gz: \d+ bytes, \d+ when it was listed"):
-        extract(ExtractConfig(sources=[source]), [listed], place(tmp_path / "made", tmp_path))
-
-
 def test_more_bad_files_than_allowed_fail(tmp_path: Path) -> None:
     """Damaged files are counted over all tasks, and one too many fails the stage."""
     warc.write([warc.Page("https://a.example/1", page(1))], tmp_path / "in")
@@ -141,42 +86,67 @@ def test_more_bad_files_than_allowed_fail(tmp_path: Path) -> None:
         run(tmp_path / "in", "warc", tmp_path, max_bad_files=1, bytes_per_task=1)
 
 
-def test_gzip_bomb_is_dropped(tmp_path: Path) -> None:
-    """A small record that unpacks to far more than allowed is dropped by name, whoever packed it."""
+def test_wet_texts_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Conversion records of a WET file become documents with their declared language; one that is no UTF-8 does not."""
     (tmp_path / "in").mkdir()
-    bomb = b"<p>" + b" " * 40_000_000
-    inner = record(zlib.compress(bomb, wbits=31), head="HTTP/1.1 200 OK\r\nContent-Encoding: gzip")
-    (tmp_path / "in" / "a.warc.gz").write_bytes(packed(record(bomb), inner, record(page(1))))
+    made_of = [
+        record(b"Software-Info: x", kind="warcinfo", content_type="application/warc-fields"),
+        record("Grüße aus Köln".encode(), kind="conversion", content_type="text/plain").replace(
+            b"Content-Length", b"WARC-Identified-Content-Language: deu,eng\r\nContent-Length", 1
+        ),
+        record(b"caf\xe9", kind="conversion", content_type="text/plain"),
+        record(b"\x00\x01", kind="conversion", content_type="application/pdf"),
+    ]
+    (tmp_path / "in" / "a.warc.wet.gz").write_bytes(packed(*made_of))
     made, counts = run(tmp_path / "in", "warc", tmp_path)
-    assert len(rows(made)) == 1
-    assert [(row["reason"], row["documents"]) for row in counts.funnel] == [("record-too-large", 2)]
+    assert [(row["text"], row["declared_language"]) for row in rows(made)] == [("Grüße aus Köln", "deu")]
+    assert {row["reason"]: row["documents"] for row in counts.funnel} == {"bad-record": 1, "record-conversion": 1}
 
 
-def test_jsonl_is_read_or_refused_by_line(tmp_path: Path) -> None:
-    """JSONL rows become documents, a lone surrogate included; a line that is not JSON in UTF-8 is named."""
-    (tmp_path / "in").mkdir()
-    lines = [json.dumps({"text": "one \ud800", "url": "u"}), "", json.dumps({"text": "two", "date": "2020-01-01"})]
-    (tmp_path / "in" / "a.jsonl").write_text("\n".join(lines))
-    made, _ = run(tmp_path / "in", "jsonl", tmp_path / "good")
-    assert [row["text"].split()[0] for row in rows(made)] == ["one", "two"]
-    assert rows(made)[1]["date"] == "2020-01-01"
-    (tmp_path / "in" / "b.jsonl").write_bytes(b'{"text": "x"}\n{"text": "\xff"}\n')
-    with pytest.raises(InputError, match=r"b\.jsonl: line 2 is not JSON in UTF-8"):
-        run(tmp_path / "in", "jsonl", tmp_path / "bad")
-    (tmp_path / "in" / "b.jsonl").write_bytes(b'{"body": "x"}\n')
-    with pytest.raises(InputError, match="line 1: no string `text`"):
-        run(tmp_path / "in", "jsonl", tmp_path / "worse")
+def test_warc_on_s3_is_read_and_a_cut_one_named(bucket: str, tmp_path: Path) -> None:
+    """Objects of a prefix give the documents that files of a folder give; a damaged object is left out by name."""
+    warc.write([warc.Page(f"https://a.example/{number}", page(number)) for number in range(300)], tmp_path / "in")
+    local, _ = run(tmp_path / "in", "warc", tmp_path / "local")
+    for path in (tmp_path / "in").iterdir():
+        write_bytes(f"{bucket}/pages/{path.name}", path.read_bytes())
+    remote, _ = run(f"{bucket}/pages", "warc", tmp_path / "remote")
+    assert remote.part("documents").digest == local.part("documents").digest
+    write_bytes(f"{bucket}/pages/z.warc.gz", (tmp_path / "in" / "web-00000.warc.gz").read_bytes()[:-9])
+    lenient, counts = run(f"{bucket}/pages", "warc", tmp_path / "lenient", max_bad_files=1)
+    assert len(rows(lenient)) == 300
+    assert "z.warc.gz" in counts.warnings[0]
 
 
-def test_parquet_is_read_or_refused(tmp_path: Path) -> None:
-    """Parquet rows become documents; a cut file is named."""
-    (tmp_path / "in").mkdir()
-    pq.write_table(pa.table({"text": ["one", "two"], "other": [1, 2]}), tmp_path / "in" / "a.parquet")
-    made, _ = run(tmp_path / "in", "parquet", tmp_path / "good")
-    assert [row["text"] for row in rows(made)] == ["one", "two"]
-    (tmp_path / "in" / "a.parquet").write_bytes((tmp_path / "in" / "a.parquet").read_bytes()[:-5])
-    with pytest.raises(InputError, match=r"a\.parquet: not a whole Parquet file"):
-        run(tmp_path / "in", "parquet", tmp_path / "bad")
+def test_many_texts_wait_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents that wait for their file's end in a temporary file come out as those that wait in memory."""
+    warc.write([warc.Page(f"https://a.example/{number}", page(number)) for number in range(20)], tmp_path / "in")
+    in_memory, _ = run(tmp_path / "in", "warc", tmp_path / "memory")
+    monkeypatch.setattr(held, "MEMORY", 3000)
+    on_disk, _ = run(tmp_path / "in", "warc", tmp_path / "disk")
+    assert on_disk.part("documents").digest == in_memory.part("documents").digest
+    assert list((tmp_path / "disk" / "scratch").iterdir()) == []
+
+
+def test_fields_of_rows_are_named_in_the_source(tmp_path: Path) -> None:
+    """Text, address, title, date and language come from the fields that the source names, inner ones included."""
+    row = {"body": "words", "meta": {"link": "https://a.example", "lang": "sv"}, "name": "Title", "when": "2020-02-02"}
+    for kind in ("jsonl", "parquet"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        if kind == "jsonl":
+            (folder / "a.jsonl").write_text(json.dumps(row))
+        else:
+            pq.write_table(pa.Table.from_pylist([row]), folder / "a.parquet")
+        fields = {"text": "body", "url": "meta.link", "title": "name", "date": "when", "language": "meta.lang"}
+        names = {f"{name}_field": field for name, field in fields.items()}
+        source = Source.model_validate({"name": "given", "kind": kind, "path": str(folder)} | names)
+        listed, _ = resolve(source, tmp_path / "sources")
+        where = place(tmp_path / f"made-{kind}", tmp_path)
+        extract(ExtractConfig(sources=[source]), [listed], where)
+        found = rows(artifact(where))[0]
+        assert [found[name] for name in ("text", "url", "title", "date", "declared_language")] == [
+            "words", "https://a.example", "Title", "2020-02-02", "sv",
+        ]  # fmt: skip
 
 
 def test_html_folder_is_read(tmp_path: Path) -> None:
@@ -202,10 +172,35 @@ def test_ids_follow_from_records_alone(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows(one)}) == 10
 
 
-def test_nothing_left_is_an_error_with_reasons(tmp_path: Path) -> None:
-    """When no document is left, the error says which reasons dropped how many."""
-    (tmp_path / "in").mkdir()
-    for number in range(3):
-        (tmp_path / "in" / f"{number}.html").write_bytes(b"<p></p>")
-    with pytest.raises(InputError, match="none of 3 documents is left; dropped by extract no-text 3"):
-        run(tmp_path / "in", "html", tmp_path)
+def test_killed_worker_fails_the_stage_and_a_retry_finishes_it(tmp_path: Path) -> None:
+    """A worker that is killed with -9 ends the stage; a retry keeps what was complete and gives the unbroken digest."""
+    for number in range(10):
+        warc.write(
+            [warc.Page(f"https://a.example/{number}/{item}", page(item)) for item in range(30)], tmp_path / "one"
+        )
+        (tmp_path / "one" / "web-00000.warc.gz").rename(tmp_path / "one" / f"{number}.warc.gz")
+    source = Source(name="given", kind="warc", path=str(tmp_path / "one"))
+    listed, _ = resolve(source, tmp_path / "sources")
+    config = ExtractConfig(sources=[source], bytes_per_task=1)
+    where, unbroken = place(tmp_path / "home", tmp_path / "s1", workers=2), place(tmp_path / "whole", tmp_path / "s2")
+    killer = threading.Thread(target=kill_worker, args=(where,))
+    killer.start()
+    with pytest.raises(TransientError, match="a worker was killed"):
+        extract(config, [listed], where)
+    killer.join()
+    before = {piece.name for piece in where.pieces()}
+    extract(config, [listed], where)
+    extract(config, [listed], unbroken)
+    assert len(before) < 10
+    made, expected = artifact(where), artifact(unbroken)
+    assert {name: part.digest for name, part in made.parts.items()} == {
+        name: part.digest for name, part in expected.parts.items()
+    }
+
+
+def kill_worker(where: Place) -> None:
+    """End one worker with -9 as soon as a task has left a piece: then both are at work."""
+    while not where.pieces():
+        pass
+    server = next(one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline()))
+    server.children()[0].kill()
