@@ -4,27 +4,42 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Scripts written without spaces count character by character; accents may follow their letter as a mark of their own.
-_WORD = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_](?:[^\W_]|[\u0300-\u036f])*"
-)
+ALONE = ("\u0e00\u0eff", "\u1000\u109f", "\u3040\u30ff", "\u3400\u4dbf", "\u4e00\u9fff", "\uf900\ufaff")
+"""First and last sign of the scripts written without spaces: these count character by character."""
+MARKS = "\u0300\u036f"
+"""First and last accent: an accent may follow its letter as a mark of its own."""
+SPLIT = (*ALONE, MARKS)
+"""Where these occur, words are not simply the runs of letters and digits."""
+_WORD = re.compile(f"[{''.join(f'{low}-{high}' for low, high in ALONE)}]|[^\\W_](?:[^\\W_]|[{MARKS[0]}-{MARKS[1]}])*")
+WORDS = 1
+"""Version of the rule by which texts are folded and split: hashes of words are of use to the same version only."""
+
+
+def fold(text: str) -> str:
+    """Lower case with composed accents; spaces as they were."""
+    return unicodedata.normalize("NFC", text).lower()
 
 
 def normal(text: str) -> str:
     """Lower case, composed accents, single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+    return " ".join(fold(text).split())
 
 
 def words(text: str) -> list[str]:
     """The compared words of a text."""
-    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    return _WORD.findall(fold(text))
+
+
+def folded_words(text: str) -> list[str]:
+    """The compared words of a text that is folded already; no word spans a space."""
+    return _WORD.findall(text)
 
 
 def placed_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     """The compared words and where each stands in `text` itself (first character, one past the last)."""
     # Each word is folded for itself: folding the whole text could move the places.
     found = list(_WORD.finditer(text))
-    return [unicodedata.normalize("NFC", match.group()).lower() for match in found], [match.span() for match in found]
+    return [fold(match.group()) for match in found], [match.span() for match in found]
 
 
 def shingles(listed: Sequence[str], size: int) -> list[str]:
