@@ -1,163 +1,136 @@
-"""Finds of evaluation texts in a file of documents, and the documents without them."""
+"""Evaluation texts in a file of documents: the anchors that stand there, then the finds around rare ones."""
 
-import json
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
-from data_curation.decisions import Decisions, Subject, sizes
-from data_curation.decontaminate import DecontaminateConfig
-from data_curation.documents import DOCUMENTS, read_rows, write_table
-from data_curation.evaluation_items import index_of
+from data_curation.canaries import trials
+from data_curation.decontaminate import DecontaminateConfig, FindTask
+from data_curation.documents import read_rows, write_table
+from data_curation.evaluation_index import Array, gram_hashes, load, read_array, save, text_hashes
+from data_curation.evaluation_items import PART
+from data_curation.files import filesystem
 from data_curation.grams import placed_words
-from data_curation.place import Piece, PieceWriter
+from data_curation.matching import TEXTS, Matcher
+from data_curation.place import Piece, PieceWriter, Place
 
 FINDS = pa.schema(
     [
         ("row", pa.int64()),
         ("start", pa.int64()),  # characters of the document's text
         ("end", pa.int64()),
-        ("set", pa.string()),
-        ("item", pa.string()),
-        ("short", pa.string()),  # the whole evaluation text where it is shorter than an n-gram, else empty
+        ("item", pa.int64()),
+        ("kind", pa.string()),
+        ("share", pa.float32()),  # of the evaluation text's words, standing there in order
     ]
 )
-AUDIT = pa.schema(
-    [
-        ("id", pa.string()),
-        ("url", pa.string()),
-        ("set", pa.string()),
-        ("item", pa.string()),
-        ("action", pa.string()),  # cut, drop, or common (a phrase that stays)
-        ("span", pa.string()),
-        ("before", pa.string()),
-        ("after", pa.string()),
-    ]
-)
-_PARAGRAPH = re.compile(r"\n{2,}")
-_AROUND = 80
+_HALF, _ANCHOR = np.uint64(32), np.uint64(2**32 - 1)
+_BATCH = 200  # documents hashed together: more would only take memory
 
 
-def find(config: DecontaminateConfig, uri: str, items: Piece, rank: int, piece: PieceWriter) -> None:
-    """Write every find in one file of documents; the note counts the documents of each short text."""
-    folder = piece.place.folder(items, "work/items")
-    index = index_of(str(folder / "items.parquet"), config.ngram)
-    short = Counter[str]()
+def hit(config: DecontaminateConfig, uri: str, items: Piece, documents: int, rank: int, piece: PieceWriter) -> None:
+    """Write pairs of document and anchor, each once; the note draws documents for canaries.
+
+    Every document has a number that follows from its id: those with small ones are drawn, whatever file they are in.
+    """
+    index = load(piece.place, items, PART, config.anchor)
+    below = 2**64 * 4 * config.canaries // max(documents, 1)  # four times as many as needed, on the average
+    found = [np.zeros(0, dtype=np.uint64)]
+    drawn: list[tuple[int, int]] = []
+    rows, first = read_rows(uri, ["id", "text"]), 0
+    while batch := list(islice(rows, _BATCH)):
+        grams = gram_hashes([text_hashes(row["text"]) for row in batch], config.anchor)
+        hits, anchors = index.lookup(grams.hashes)
+        pairs = (grams.texts[hits] + first).astype(np.uint64) << _HALF | anchors.astype(np.uint64)
+        found.append(np.unique(pairs))
+        for number, row in enumerate(batch, first):
+            draw = xxhash.xxh3_64_intdigest(f"{config.seed} {row['id']}".encode())
+            if draw < below:
+                drawn.append((draw, number))
+        first += len(batch)
+    save(piece, "work/hits", f"{rank:05d}.npy", np.concatenate(found))
+    piece.piece.note["drawn"] = drawn
+
+
+def anchor_documents(items: Piece, hits: list[Piece], piece: PieceWriter) -> None:
+    """Write in how many documents each anchor stands."""
+    documents = np.zeros(items.note["anchors"]["number"], dtype=np.int64)
+    for rank, one in enumerate(hits):
+        _, anchors = _pairs(one, rank, piece.place)
+        documents += np.bincount(anchors, minlength=len(documents))
+    save(piece, "work/anchors", "documents.npy", documents)
+
+
+def canary_hosts(config: DecontaminateConfig, hits: list[Piece]) -> tuple[tuple[int, int], ...]:
+    """File and row of the documents with the smallest numbers."""
+    drawn = sorted((draw, rank, row) for rank, piece in enumerate(hits) for draw, row in piece.note["drawn"])
+    return tuple((rank, row) for _, rank, row in drawn[: config.canaries])
+
+
+def find(task: FindTask, rank: int, piece: PieceWriter) -> None:
+    """Write every find in one file of documents.
+
+    The note counts the documents of each text that stands whole, and says what was found of each canary.
+    """
+    config, matcher = task.config, matcher_of(task, piece.place)
+    rows, anchors = _pairs(task.hits[rank], rank, piece.place)
+    suspected = set(rows[matcher.starting[anchors]].tolist())
+    hosts = {row: number for number, (file, row) in enumerate(task.hosts) if file == rank}
+    documents = Counter[int]()
+    canaries: list[tuple[str, str, list[int]]] = []
 
     def finds() -> Iterator[dict[str, Any]]:
-        for row, document in enumerate(read_rows(uri, ["text"])):
-            listed, places = placed_words(document["text"])
-            seen: set[str] = set()
-            for start, end, item in index.matches(listed):
-                phrase = item.words if end - start < config.ngram else ""
-                seen.add(phrase)
-                span = {"start": places[start][0], "end": places[end - 1][1]}
-                yield {"row": row, **span, "set": item.set, "item": item.item, "short": phrase}
-            short.update(seen - {""})
+        for row, text in _texts(task.files[rank], suspected.union(hosts)):
+            if row in hosts:
+                plan = task.items.note["canaries"]
+                canaries.extend(trials(config, matcher, plan, text, hosts[row], len(task.hosts)))
+            if not matcher.suspects(text):
+                continue
+            listed, places = placed_words(text)
+            found = matcher.finds(listed)
+            documents.update({one.item for one in found if one.kind in TEXTS})
+            for one in found:
+                span = {"start": places[one.start][0], "end": places[one.end - 1][1]}
+                yield {"row": row, **span, "item": one.item, "kind": one.kind, "share": one.share}
 
     write_table(piece, "work/finds", f"{rank:05d}.parquet", finds(), FINDS)
-    piece.piece.note["short"] = dict(short)
+    whole = {str(item): [number, matcher.limit(item)] for item, number in sorted(documents.items())}
+    piece.piece.note |= {"whole": whole, "canaries": canaries}
 
 
-def cut(
-    config: DecontaminateConfig, uri: str, found: Piece, common: frozenset[str], rank: int, piece: PieceWriter
-) -> None:
-    """Write one file of documents without the finds, their decisions and the audit of each find."""
-    name, decisions = f"{rank:05d}.parquet", Decisions("decontaminate")
-    finds: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for one in pq.read_table(piece.place.folder(found, "work/finds") / name).to_pylist():
-        finds[one["row"]].append(one)
-    audit: list[dict[str, Any]] = []
-
-    def survivors() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(read_rows(uri)):
-            kept = _decide(config, row, finds.get(number, []), common, decisions, audit)
-            if kept:
-                yield {**row, "text": kept}
-
-    write_table(piece, "documents", name, survivors(), DOCUMENTS)
-    decisions.write(piece, name)
-    write_table(piece, "audit", name, audit, AUDIT)
-    _note(piece, audit)
-    piece.piece.note["bytes_cut"] = sum(
-        json.loads(row["scores"])["bytes_cut"] for row in decisions.rows if not row["reason"] and row["scores"]
-    )
+def _pairs(piece: Piece, rank: int, place: Place) -> tuple[Array, Array]:
+    """Rows of documents and anchors in them."""
+    pairs = read_array(place.folder(piece, "work/hits"), f"{rank:05d}")
+    return (pairs >> _HALF).astype(np.int64), (pairs & _ANCHOR).astype(np.int64)
 
 
-def _decide(
-    config: DecontaminateConfig,
-    row: dict[str, Any],
-    finds: list[dict[str, Any]],
-    common: frozenset[str],
-    decisions: Decisions,
-    audit: list[dict[str, Any]],
-) -> str:
-    """The document's text without the finds; empty where it is dropped."""
-    text, about = row["text"], Subject.of(row)
-    spans = _merged([one for one in finds if one["short"] not in common])
-    kept = _without(text, [(span["start"], span["end"]) for span in spans])
-    drop = bool(spans) and (config.action == "drop" or len(kept) < config.min_left * len(text))
-    phrases = _merged([one for one in finds if one["short"] in common])
-    for action, some in (("drop" if drop else "cut", spans), ("common", phrases)):
-        audit += [_audit_row(row, one, action) for one in some]
-    if not spans:
-        decisions.keep(about)
-        return text
-    sets = sorted({span["set"] for span in spans})
-    if drop:
-        decisions.drop(about, "decontaminate", "evaluation-text", text[spans[0]["start"] : spans[0]["end"]], sets=sets)
-        return ""
-    left = sizes(kept)
-    decisions.keep(about, left, sets=sets, bytes_cut=about.bytes - left[0])
-    return kept
+def _texts(uri: str, rows: set[int]) -> Iterator[tuple[int, str]]:
+    """Some rows of a file, and the text of each; the other texts are never made strings of."""
+    fs, path = filesystem(uri)
+    first = 0
+    with fs.open(path, "rb") as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(1000, columns=["text"]) if rows else ():
+            for row in range(first, first + len(batch)):
+                if row in rows:
+                    yield row, batch.column(0)[row - first].as_py()
+            first += len(batch)
 
 
-def _merged(finds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Finds of one evaluation set that overlap, as one; the first names the item."""
-    merged: list[dict[str, Any]] = []
-    for one in sorted(finds, key=lambda one: (one["set"], one["start"], one["end"])):
-        last = merged[-1] if merged else None
-        if last and last["set"] == one["set"] and one["start"] <= last["end"]:
-            last["end"] = max(last["end"], one["end"])
-        else:
-            merged.append(dict(one))
-    return merged
+def matcher_of(task: FindTask, place: Place) -> Matcher:
+    """The matcher of a stage's tasks, made once per process."""
+    key = (place.home, *(file.sha256 for file in task.anchors.files["work/anchors"]))
+    if key not in _matchers:
+        _matchers.clear()
+        index = load(place, task.items, PART, task.config.anchor)
+        documents = read_array(place.folder(task.anchors, "work/anchors"), "documents")
+        _matchers[key] = Matcher(task.config, index, documents)
+    return _matchers[key]
 
 
-def _without(text: str, spans: list[tuple[int, int]]) -> str:
-    """The paragraphs that no span touches."""
-    kept: list[str] = []
-    start = 0
-    for end, following in [*(match.span() for match in _PARAGRAPH.finditer(text)), (len(text), len(text))]:
-        if not any(first < end and last > start for first, last in spans):
-            kept.append(text[start:end])
-        start = following
-    return "\n\n".join(kept).strip()
-
-
-def _audit_row(row: dict[str, Any], one: dict[str, Any], action: str) -> dict[str, Any]:
-    text, start, end = row["text"], one["start"], one["end"]
-    return {
-        "id": row["id"],
-        "url": row["url"],
-        "set": one["set"],
-        "item": one["item"],
-        "action": action,
-        "span": text[start:end],
-        "before": text[max(0, start - _AROUND) : start],
-        "after": text[end : end + _AROUND],
-    }
-
-
-def _note(piece: PieceWriter, audit: list[dict[str, Any]]) -> None:
-    finds = [row for row in audit if row["action"] != "common"]
-    note = piece.piece.note
-    note["finds"] = dict(Counter(row["set"] for row in finds))
-    note["documents"] = dict(Counter(name for name, _ in {(row["set"], row["id"]) for row in finds}))
-    note["cut"] = len({row["id"] for row in finds if row["action"] == "cut"})
-    title = "found in {url}: {set} {item}"
-    note["samples"] = [{"title": title.format(**row), "text": row["span"][:300]} for row in finds[:2]]
+_matchers: dict[tuple[str, ...], Matcher] = {}

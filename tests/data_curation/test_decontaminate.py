@@ -74,11 +74,14 @@ def test_planted_texts_are_cut(tmp_path: Path) -> None:
 
 
 def test_clean_documents_keep_their_bytes(tmp_path: Path) -> None:
-    """Where nothing is found, the file of documents is the same, byte for byte."""
+    """Where nothing is found, or there is nothing to look for, the file of documents is the same, byte for byte."""
     given = documents(tmp_path / "same", [[{"id": str(number), "text": text(number)} for number in range(5)]])
     where = place(tmp_path / "home", tmp_path / "scratch")
     decontaminate(DecontaminateConfig(), given, dialogues(tmp_path / "dia", [sentence(-1)], []), where)
     assert artifact(where).part("documents").digest == given.part("documents").digest
+    nowhere = place(tmp_path / "nothing", tmp_path / "scratch")
+    decontaminate(DecontaminateConfig(), given, dialogues(tmp_path / "none", [], []), nowhere)
+    assert artifact(nowhere).part("documents").digest == given.part("documents").digest
 
 
 def test_mostly_contaminated_documents_are_dropped(tmp_path: Path) -> None:
@@ -108,15 +111,15 @@ def test_short_texts_are_matched_whole_if_rare(tmp_path: Path) -> None:
     assert after[12] == f"{text(20)}\n\nHow many moons has the planet, you ask?"
     actions = [(row["item"], row["action"]) for row in rows(made, "audit")]
     assert actions == [("1/0", "common")] * 12 + [("0/0", "cut")]
-    assert made.read_json("audit", "sets.json")["common_phrases"] == ["click here to read the next page"]
+    assert made.read_json("audit", "sets.json")["common_phrases"] == [{"text": phrase, "documents": 12}]
 
 
 def test_texts_too_short_to_find_are_counted(tmp_path: Path) -> None:
     """Answers of a word or two cannot be looked for: their number is said."""
     held_out = dialogues(tmp_path / "dia", [sentence(1), "Name it."], [])
     made, counts = run(tmp_path, [text(1)], held_out)
-    assert made.read_json("audit", "sets.json")["sets"]["dialogues-dev-quiz"]["too_short"] == 3
-    assert counts.warnings == ["3 of 4 evaluation texts are too short to look for"]
+    assert made.read_json("audit", "sets.json")["sets"]["dialogues-dev-quiz"]["too_short"] == 2
+    assert counts.warnings == ["2 of 4 evaluation texts are too short to look for"]
 
 
 def test_evaluation_files_are_looked_for(tmp_path: Path) -> None:
@@ -132,6 +135,89 @@ def test_evaluation_files_are_looked_for(tmp_path: Path) -> None:
     assert {row["item"] for row in rows(made, "audit")} == {"a.jsonl#0", "a.jsonl#1"}
 
 
+def edited(sentence: str) -> str:
+    """The sentence with its third word swapped, one word put in behind the ninth, and other punctuation."""
+    words = sentence.replace(",", ";").split()
+    return " ".join([*words[:2], "unlikely", *words[3:9], "indeed", *words[9:]])
+
+
+def test_lightly_edited_texts_are_cut(tmp_path: Path) -> None:
+    """A question with a word swapped and one put in goes, its share of words is audited; half of one stays."""
+    question = sentence(900_001)
+    half = " ".join(question.split()[:9])
+    texts = [f"{text(1)}\n\n{edited(question)}", f"{text(2)}\n\n{half} and so on", text(3)]
+    made, counts = run(tmp_path, texts, dialogues(tmp_path / "dia", [question], []))
+    assert [row["text"] for row in rows(made)] == [text(1), texts[1], text(3)]
+    (audit,) = rows(made, "audit")
+    total = len(question.split())
+    assert (audit["kind"], audit["similarity"]) == ("near", pytest.approx((total - 1) / total))
+    assert audit["span"] == edited(question).rstrip(".")
+    assert audit["text"] == question
+    assert counts.metrics["precision"] == {"value": 1.0, "n": 1, "standard_error": 0.0}
+
+
+def test_near_1_leaves_edited_texts(tmp_path: Path) -> None:
+    """Without near matching, an edited text without `ngram` words in a row stays."""
+    question = sentence(900_001)
+    texts = [f"{text(1)}\n\n{edited(question)}", f"{text(2)}\n\n{question}"]
+    made, _ = run(tmp_path, texts, dialogues(tmp_path / "dia", [question], []), near=1)
+    assert [row["text"] for row in rows(made)] == [texts[0], text(2)]
+
+
+def test_licences_stay(tmp_path: Path) -> None:
+    """A long text whole in many documents stays, as do runs of it that are in many; in few documents both go."""
+    licence, passage = paragraphs(900)[0], f"{sentence(950_000)} {sentence(950_001)} {sentence(950_002)}"
+    listed = passage.split()
+    parts = [" ".join(listed[:-15]), " ".join(listed[15:])] * 4
+    texts = [f"{text(number)}\n\n{licence}\n\n{part}" for number, part in enumerate(parts)]
+    held_out = dialogues(tmp_path / "dia", [licence, passage], [])
+    made, _ = run(tmp_path / "few", texts, held_out, common_texts=8, common_documents=8)
+    assert [row["text"] for row in rows(made)] == [text(number) for number in range(8)]
+    audit = {(row["item"], row["kind"], row["action"]) for row in rows(made, "audit")}
+    assert audit == {("0/0", "whole", "cut"), ("1/0", "run", "cut")}
+    made, counts = run(tmp_path / "many", texts, held_out, common_texts=7, common_documents=3)
+    assert [row["text"] for row in rows(made)] == texts
+    audit = {(row["item"], row["kind"], row["action"]) for row in rows(made, "audit")}
+    assert audit == {("0/0", "whole", "common"), ("1/0", "common", "common")}
+    assert made.read_json("audit", "sets.json")["common_phrases"] == [{"text": licence, "documents": 8}]
+    assert counts.metrics["finds"]["value"] == 0
+    assert made.read_json("audit", "sets.json")["sets"]["dialogues-dev-quiz"]["common"] == {"short": 0, "long": 1}
+    assert any(one.startswith("dialogues-dev-quiz: 1 texts stand in too many") for one in counts.warnings)
+
+
+def test_short_questions_are_found_with_their_answers(tmp_path: Path) -> None:
+    """Where neither is long enough alone the two are looked for together, however they are introduced."""
+    held_out = dialogues(tmp_path / "dia", [], [("Who painted Quoxville?", "Ann Zebrowski")])
+    leaks = ["Q: Who painted Quoxville? Ann Zebrowski!", "Who painted Quoxville?\nAnswer: Ann Zebrowski"]
+    others = ["Who painted Quoxville? Nobody knows.", "I met Ann Zebrowski in Quoxville."]
+    texts = [f"{text(number)}\n\n{one}" for number, one in enumerate(leaks + others)]
+    settings = {"short_words": 5, "anchor": 4}
+    made, _ = run(tmp_path, texts, held_out, **settings)
+    assert [row["text"] for row in rows(made)] == [text(0), text(1), *texts[2:]]
+    assert {row["item"] for row in rows(made, "audit")} == {"0/0+1"}
+
+
+def test_order_and_number_of_files_do_not_matter(bucket: str, tmp_path: Path) -> None:
+    """Documents, audit and canaries are the same in one file or three, in any order, with two workers, on s3."""
+    question = sentence(900_001)
+    given = [{"id": f"{number:03}", "text": text(number)} for number in range(12)]
+    given[5]["text"] += f"\n\n{edited(question)}"
+    held_out = dialogues(tmp_path / "dia", [question], [])
+
+    def outcome(home: Path | str, files: list[list[dict[str, str]]], workers: int) -> Any:
+        where = place(home, tmp_path / "scratch", workers=workers)
+        listed = documents(tmp_path / f"given{len(files)}", files)
+        counts = decontaminate(DecontaminateConfig(), listed, held_out, where)
+        made = artifact(where)
+        tables = {part: sorted(rows(made, part), key=lambda row: row["id"]) for part in ("documents", "decisions")}
+        return tables, made.read_json("audit", "sets.json"), counts.metrics
+
+    one = outcome(tmp_path / "one", [given], 1)
+    assert outcome(tmp_path / "three", [given[8:], given[:3], given[3:8]], 2) == one
+    assert outcome(f"{bucket}/store", [given[6:], given[:6]], 1) == one
+    assert one[2]["documents_cut"]["value"] == 1
+
+
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     """When every document is dropped, the error says so."""
     held_out = dialogues(tmp_path / "dia", [text(1)], [])
@@ -143,3 +229,9 @@ def test_lengths_must_fit() -> None:
     """Short texts longer than an n-gram make no sense."""
     with pytest.raises(ValidationError, match=r"decontaminate\.short_words is 20, above decontaminate\.ngram \(13\)"):
         DecontaminateConfig(short_words=20)
+
+
+def test_anchors_must_fit() -> None:
+    """A text shorter than an anchor could never be found."""
+    with pytest.raises(ValidationError, match=r"decontaminate\.anchor is 7, above decontaminate\.short_words \(6\)"):
+        DecontaminateConfig(anchor=7)
