@@ -151,6 +151,8 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     if record.state == "cached":
         return Completed(name="Cached", message=f"{name}: {found.home}", data=artifact)
     show_page(name, lambda: stage_page(record, run))
+    for warning in found.manifest.counts.warnings:
+        say(f"{name}: {warning}", logging.WARNING)
     _enforce_gates(run, record)
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
