@@ -1,0 +1,105 @@
+"""Guarantees of attention: causal inside documents, the same from every kernel that runs here."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.attention import BLOCK, Kernel, attend, kernel_for, layout_of
+
+CPU = torch.device("cpu")
+
+
+def documents(rows: int, width: int, mean: int, seed: int = 0) -> np.ndarray:
+    """Numbers of documents of random lengths, [rows, width]."""
+    random = np.random.default_rng(seed)
+    ends = np.cumsum(1 + random.geometric(1 / mean, (rows, width)), axis=1)
+    return np.stack([np.searchsorted(line, np.arange(width), side="right") for line in ends])
+
+
+def allowed(numbers: np.ndarray) -> torch.Tensor:
+    """Which token of the batch laid end to end may look at which, by definition, [tokens, tokens]."""
+    rows, width = numbers.shape
+    whole = torch.from_numpy((numbers + np.arange(rows)[:, None] * width).reshape(-1))
+    return (whole[:, None] == whole[None]) & torch.ones(rows * width, rows * width).tril().bool()
+
+
+def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Softmax attention by definition, in float64."""
+    query, key, value = (one.double() for one in (query, key, value))
+    key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
+    scores = torch.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~mask, float("-inf")).softmax(-1), value)
+
+
+def random_inputs(tokens: int, heads: int, kv_heads: int) -> list[torch.Tensor]:
+    """Queries, keys, values."""
+    torch.manual_seed(1)
+    return [torch.randn(tokens, number, 16) for number in (heads, kv_heads, kv_heads)]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2)])
+@pytest.mark.parametrize("mean", [3, 40, 10_000])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_every_kernel_gives_attention_by_definition(heads: int, kv_heads: int, mean: int) -> None:
+    """Pieces, mask and flex agree with softmax over the allowed keys, packed rows and rows of one document alike."""
+    numbers = documents(2, 2 * BLOCK, mean)
+    inputs = random_inputs(numbers.size, heads, kv_heads)
+    expected = reference(*inputs, allowed(numbers))
+    for kernel in ("sdpa", "flex"):
+        found = attend(*inputs, layout_of(numbers, CPU, kernel), kernel, 16**-0.5)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_mask_of_a_gpu_gives_the_gradients_of_the_pieces() -> None:
+    """Both forms of sdpa on packed rows are one function of queries, keys and values."""
+    numbers = documents(2, 64, 9)
+    by_piece = layout_of(numbers, CPU, "sdpa")
+    mask = torch.stack([allowed(line[None]) for line in numbers])[:, None]
+    found: list[Any] = []
+    for layout in (by_piece, type(by_piece)(2, 64, False, mask=mask)):
+        inputs = [one.requires_grad_() for one in random_inputs(numbers.size, 4, 2)]
+        out = attend(*inputs, layout, "sdpa", 0.25)
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_blocks_from_the_borders_cover_exactly_the_allowed_pairs(seed: int) -> None:
+    """Every pair lies in a block that is listed if it is allowed; whole blocks hold allowed pairs only."""
+    numbers = documents(3, 3 * BLOCK, [4, 60, 200, 129, 500, 10_000][seed], seed)
+    blocks = layout_of(numbers, CPU, "flex").blocks
+    if blocks is None:
+        assert seed == 5  # rows of one document need none
+        return
+    size, pairs = numbers.size // BLOCK, allowed(numbers)
+    covered = torch.zeros_like(pairs)
+    index = torch.arange(numbers.size)
+    partial = blocks.mask_mod(torch.tensor(0), torch.tensor(0), index[:, None], index[None])
+    for row in range(size):
+        for counts, columns, whole in (
+            (blocks.kv_num_blocks, blocks.kv_indices, False),
+            (blocks.full_kv_num_blocks, blocks.full_kv_indices, True),
+        ):
+            for column in columns[0, 0, row, : counts[0, 0, row]].tolist():
+                share = (slice(row * BLOCK, (row + 1) * BLOCK), slice(column * BLOCK, (column + 1) * BLOCK))
+                assert not covered[share].any(), "a block is listed twice"
+                covered[share] = True if whole else partial[share]
+    assert torch.equal(covered, pairs)
+
+
+def test_borders_are_padded_to_a_few_sizes() -> None:
+    """Batches of nearly as many documents have one shape, so that no kernel is compiled anew for each."""
+    starts = [layout_of(documents(2, 256, 20, seed), CPU, "flash2").starts for seed in range(8)]
+    assert len({len(one) for one in starts if one is not None}) <= 2
+    for one in starts:
+        assert one is not None and one[0] == 0 and one[-1] == 512 and (one.diff() >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "kernel"), [("cpu", "auto", "sdpa"), ("cpu", "flex", "flex"), ("cuda", "flash2", "flash2")]
+)
+def test_the_kernel_is_the_wanted_one_or_fits_the_device(device: str, wanted: Any, kernel: Kernel) -> None:
+    """`auto` is plain attention on a CPU; a kernel that is named is taken."""
+    assert kernel_for(torch.device(device), wanted, 256) == kernel
