@@ -93,10 +93,10 @@ def test_second_run_changed_field_and_refresh(preset: Path, tmp_path: Path):
     _, refreshed, _ = tokenmill("run", preset, "--until", "shard", "--refresh", "dedup")
     assert {name for name, state in states(refreshed).items() if state == "made"} == {"dedup"}
     assert digests(refreshed) == digests(first)
-    _, planned, _ = tokenmill("plan", preset, "--until", "shard", "--set", "clean.min_words=51")
+    _, planned, _ = tokenmill("plan", preset, "--until", "shard", "--set", "clean.gopher.min_words=51")
     why = {stage["name"]: (stage["state"], stage["why"]) for stage in planned["stages"]}
     assert why["extract"] == ("cached", "")
-    assert why["clean"] == ("run", "field clean.min_words 50 -> 51")
+    assert why["clean"] == ("run", "field clean.gopher.min_words 50 -> 51")
     assert why["dedup"] == ("if-changed", "only if the output of clean changes")
     report = json.loads((tmp_path / "export" / "report.json").read_text())
     duplicates = [row["documents"] for row in report["funnel"] if row["stage"] == "dedup"]
@@ -143,7 +143,7 @@ def test_killed_pretraining_ends_with_equal_bytes(preset: Path, tmp_path: Path):
         ("run.free_gigabytes=1e9", 2, "run.store: the plan needs"),
         ("run.store=/dev/null/store", 2, "run.store: cannot write"),
         ("extract.sources.0.path=/nowhere", 2, "/nowhere"),
-        ("clean.min_words=100000", 1, "gopher-short-doc"),
+        ("clean.gopher.min_words=100000", 1, "gopher-short-doc"),
     ],
 )
 def test_wrong_runs_are_explained(preset: Path, setting: str, code: int, words: str):
