@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +15,14 @@ LOG_SECONDS = 60.0
 class Display:
     """Progress of one stage for whoever looks: `show` takes what the child process printed."""
 
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self.name, self.say = name, say
-        self.last = time.monotonic()
+    def __init__(self, name: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.name, self.say, self.clock = name, say, clock
+        self.said = clock()
+        self.first: tuple[float, int] | None = None
+        """Time of the first line, and what was done by then: an earlier attempt's pieces say nothing about speed."""
+        self.line: dict[str, Any] = {"unit": "", "done": 0, "total": None, "text": ""}
+        self.file = ""
+        """Progress inside the large file that a worker reads just now."""
         self.bar: Progress | None = None
         if sys.stderr.isatty():
             columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -35,14 +41,33 @@ class Display:
             self.bar.stop()
 
     def show(self, line: dict[str, Any]) -> None:
-        """One progress line: {"unit", "done", "total", "text"}."""
-        of = f"/{line['total']:,}" if line["total"] else ""
-        text = f"{self.name}: {line['done']:,}{of} {line['unit']} {line['text']}".rstrip()
+        """One line of the stage, {"unit", "done", "total", "text"}; with "inside" it tells of one file of a task."""
+        if line.get("inside"):
+            self.file = f"{line['text']} {line['done'] / max(1, line['total']):.0%}"
+        else:
+            self.line, self.file = line, ""
+            self.first = self.first or (self.clock(), line["done"])
         if self.bar:
-            self.bar.update(
-                self.task, description=f"{self.name} {line['text']}", completed=line["done"], total=line["total"]
-            )
+            words = f"{self.name} {self.line['text']} {self.file}".rstrip()
+            self.bar.update(self.task, description=words, completed=self.line["done"], total=self.line["total"])
         # A log line a minute keeps the run's page and its database small.
-        if time.monotonic() - self.last >= LOG_SECONDS:
-            self.last = time.monotonic()
-            self.say(text)
+        if self.clock() - self.said >= LOG_SECONDS:
+            self.said = self.clock()
+            self.say(self._text())
+
+    def _text(self) -> str:
+        line = self.line
+        of = f"/{line['total']:,}" if line["total"] else ""
+        parts = [f"{self.name}: {line['done']:,}{of} {line['unit']} {line['text']}".rstrip(), self.file, self._left()]
+        return ", ".join(part for part in parts if part)
+
+    def _left(self) -> str:
+        """The time left at the speed so far, where both are known."""
+        if self.first is None or not self.line["total"]:
+            return ""
+        began, before = self.first
+        done = self.line["done"] - before
+        if done <= 0:
+            return ""
+        seconds = (self.clock() - began) / done * (self.line["total"] - self.line["done"])
+        return f"about {timedelta(seconds=round(seconds))} left"
