@@ -1,91 +1,122 @@
-"""Documents kept by language and by the heuristic rules of Gopher and FineWeb, each decision with its reason."""
+"""Documents kept by language, published heuristic rules and a quality model, each decision with its reason."""
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.decisions import bar_plot, finish
-from data_curation.place import PieceWriter, Place
+from data_curation.language import Language, usual
+from data_curation.pii import PiiConfig
+from data_curation.place import Piece, PieceWriter, Place
+from data_curation.quality import QualityConfig
+from data_curation.rules.c4 import C4Config
+from data_curation.rules.fineweb import FineWebConfig
+from data_curation.rules.gopher import GopherConfig
+from data_curation.rules.lines import LinesConfig
+from data_curation.rules.repetition import RepetitionConfig
+from data_curation.rules.rule import Rule
+from data_curation.rules.urls import UrlsConfig
 from data_curation.settings import InputError, Settings
 
-Rule = Literal["gopher-repetition", "gopher-quality", "fineweb"]
+__all__ = ["CleanConfig", "Language", "clean"]
 
-
-class Language(Settings):
-    """One language to keep, and what the rules need to know of it."""
-
-    code: str
-    """ISO 639-1 code, as fastText's lid.176 names it."""
-    score: float = Field(default=0.65, ge=0, le=1)
-    """Least confidence of the language identification (FineWeb's value for English)."""
-    stop_words: list[str] = []
-    """Common words, two of which each document must hold (Gopher); none switches that rule off."""
-
-
-def _languages() -> list[Language]:
-    words = {
-        "en": "the be to of and that have with",  # Gopher's own list, table A1
-        "de": "der die das und ist nicht zu von",
-        "fr": "le la les et est de que pour",
-        "es": "el la los y es de que para",
-        "it": "il la che e di per non sono",
-        "nl": "de het een en is van niet voor",
-        "pt": "o a os e de que para não",
-        "ru": "и в не на что для по это",
-    }
-    return [Language(code=code, stop_words=listed.split()) for code, listed in words.items()]
+RULES = ("repetition", "gopher", "lines", "c4", "fineweb")
+"""The sections of rules, in FineWeb's order."""
+STEPS = ("urls", "language", *RULES, "quality")
+"""All steps that drop documents, in the order in which documents meet them."""
 
 
 class CleanConfig(Settings):
-    """Settings of `clean`."""
+    """Settings of `clean`. Every section of rules is switched off by `null` (`clean.c4: null`)."""
 
-    languages: list[Language] = _languages()
+    languages: list[Language] = usual()
     """Languages to keep; documents in others are dropped. Words are split by spaCy's rules for each."""
-    rules: list[Rule] = ["gopher-repetition", "gopher-quality", "fineweb"]
-    """Rules that every document must pass, in this order, with the published thresholds as datatrove has them."""
     language_characters: int = Field(default=2000, ge=1)
     """Characters at a document's start that the language identification reads (accuracy .998)."""
-    min_words: int = Field(default=50, ge=1)
-    """Fewest words of a document (Gopher)."""
-    max_words: int = 100_000
-    """Most words of a document (Gopher)."""
-    min_punctuated_lines: float = 0.12
-    """Least share of lines that end with punctuation (FineWeb)."""
-    max_short_lines: float = 0.67
-    """Largest share of lines of 30 characters or fewer (FineWeb)."""
-    max_repeated_lines: float = 0.01
-    """Largest share of characters in repeated lines (FineWeb)."""
-    max_line_breaks: float = 0.3
-    """Most line breaks per word (FineWeb)."""
+    urls: UrlsConfig | None = None
+    """Blocked URLs."""
+    normalise: bool = True
+    """Decode again what was decoded wrongly, take out control characters, compose Unicode (ftfy)."""
+    repetition: RepetitionConfig | None = RepetitionConfig()
+    """Repeated lines, paragraphs and runs of words (Gopher)."""
+    gopher: GopherConfig | None = GopherConfig()
+    """Length, symbols, lists and stop words (Gopher)."""
+    lines: LinesConfig | None = None
+    """Lines that are no prose, taken out (RefinedWeb)."""
+    c4: C4Config | None = C4Config()
+    """Lines taken out, and documents dropped for brackets, filler and too few sentences (C4)."""
+    fineweb: FineWebConfig | None = FineWebConfig()
+    """Punctuated, short and repeated lines of what is left (FineWeb)."""
+    quality: QualityConfig | None = None
+    """A model's score of what is left, in the column `quality`; with `min_score` also a reason to drop."""
+    pii: PiiConfig | None = PiiConfig()
+    """Personal data, replaced in the documents that stay."""
+    decisions: Literal["reasons", "full"] = "reasons"
+    """With `full`, all rules measure all documents and keep their scores, so that `tokenmill whatif` can answer."""
 
     @model_validator(mode="after")
     def _languages_fit(self) -> Self:
         codes = [language.code for language in self.languages]
         if not codes or len(set(codes)) != len(codes):
             raise ValueError(f"clean.languages names {codes}: name one language or more, each once")
-        if self.max_words < self.min_words:
-            raise ValueError(f"clean.max_words is {self.max_words}, below clean.min_words ({self.min_words}): raise it")
         return self
 
+    def rules(self) -> Iterator[tuple[str, Rule]]:
+        """The rules that are on, by section, in the order in which documents meet them."""
+        for name in RULES:
+            rule = getattr(self, name)
+            if rule is not None:
+                yield name, rule
 
-def clean(config: CleanConfig, documents: Artifact, place: Place) -> Counts:
-    """Identify each document's language and apply the rules; one output file per input file."""
+    def language_reason(self, code: str, score: float) -> str:
+        """Why a document of this language goes, or nothing."""
+        least = next((language.score for language in self.languages if language.code == code), None)
+        if least is None:
+            return f"language-{code}"
+        return "language-unsure" if score < least else ""
+
+    def judge(self, scores: Mapping[str, Any]) -> tuple[str, str]:
+        """Step and reason of a document with these scores, as `decisions: full` keeps them; empty where it stays."""
+        if self.urls is not None and (blocked := scores.get("urls")):
+            return "urls", blocked["reason"]
+        if reason := self.language_reason(scores["language"], scores["language_score"]):
+            return "language", reason
+        sections = [*self.rules(), *([("quality", self.quality)] if self.quality else [])]
+        return next(((name, why) for name, one in sections if (why := one.judge(scores.get(name, {})))), ("", ""))
+
+
+def clean(
+    config: CleanConfig,
+    documents: Artifact,
+    place: Place,
+    positive: list[Artifact] | None = None,
+    negative: list[Artifact] | None = None,
+) -> Counts:
+    """Identify each document's language, apply rules and quality model; one output file per input file.
+
+    `positive` and `negative` are the listings of the quality model's sources, in the config's order.
+    """
     from data_curation.engine import run_tasks, total
 
     files = tuple(documents.uris("documents", ".parquet"))
     if not files:
         raise InputError(f"{documents.name}: no file of documents to clean")
-    pieces = run_tasks(place, len(files), CleanTask(config, files), module="data_curation.clean_steps")
-    counts = finish(place, total(pieces), ["language", *config.rules], pieces)
-    languages = Counter[str]()
-    for piece in pieces:
-        languages.update(piece.note["languages"])
-    bar_plot(place, "languages", "Documents kept, by language", "language", dict(languages))
-    place.record("languages", dict(sorted(languages.items())))
+    model = None
+    if config.quality is not None and not config.quality.model:
+        from data_curation.quality_training import trained
+
+        model = trained(config.quality, files, positive or [], negative or [], place)
+    task = CleanTask(config, files, str(place.folder(model, "quality")) if model else "")
+    pieces = run_tasks(place, len(files), task, module="data_curation.clean_steps")
+    counts = finish(place, total(pieces), list(STEPS), pieces)
+    if model:
+        counts.add(model.counts)
+    _describe(place, pieces, counts)
     return counts
 
 
@@ -95,9 +126,25 @@ class CleanTask:
 
     config: CleanConfig
     files: tuple[str, ...]
+    model: str
+    """Local folder of the quality model that was trained here, if one was."""
 
     def __call__(self, rank: int, piece: PieceWriter) -> None:
         """Clean file `rank` into `piece`."""
         from data_curation.clean_steps import run
 
-        run(self.config, self.files[rank], rank, piece)
+        run(self.config, self.files[rank], self.model, rank, piece)
+
+
+def _describe(place: Place, pieces: Sequence[Piece], counts: Counts) -> None:
+    """Languages of what is kept, and how many documents were normalised and personal data replaced."""
+    languages, changes = Counter[str](), Counter[str]()
+    for piece in pieces:
+        languages.update(piece.note["languages"])
+        changes.update(piece.note["changes"])
+    bar_plot(place, "languages", "Documents kept, by language", "language", dict(languages))
+    place.record("languages", dict(sorted(languages.items())))
+    seen = counts.taken["documents"]
+    counts.metrics |= {
+        name: {"value": number, "n": seen, "standard_error": None} for name, number in sorted(changes.items())
+    }

