@@ -45,7 +45,7 @@ class ExtractConfig(Settings):
     max_bytes: int = Field(default=MAX_BYTES, ge=1)
     """A raw record above this size is dropped as too large."""
     max_depth: int = Field(default=MAX_DEPTH, ge=1)
-    """A page whose elements nest deeper is dropped: extraction takes time quadratic in the depth."""
+    """A page of 3,000 tags or more whose elements nest deeper is dropped: the time is quadratic in the depth."""
     main_share: float = Field(default=MAIN_SHARE, ge=0, le=1)
     """Where main content is a smaller share of all text, the slow and careful extractor is asked too."""
     max_bad_files: int = Field(default=0, ge=0)

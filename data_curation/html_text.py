@@ -6,13 +6,14 @@ from typing import Any
 
 from data_curation import boilerplate
 from data_curation.html_blocks import Block, read_blocks, render
-from data_curation.html_cost import estimate
+from data_curation.html_cost import estimate, harmless
 from data_curation.html_decode import decode
+from data_curation.html_sandbox import SANDBOX
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 512
 MAX_SECONDS = 5.0
-"""A page whose extraction is estimated to take longer is dropped: neither parser nor extractor can be interrupted."""
+"""A page whose extraction is estimated to take longer is dropped before anything is parsed."""
 MAIN_SHARE = 0.35
 """Where less than this share of a page's paragraphs is kept, its body has probably been lost: ask trafilatura."""
 
@@ -47,7 +48,8 @@ class Extracted:
     languages: tuple[str, ...] = ()
     """Languages that the page itself declares, as written there."""
     reason: str = ""
-    """Empty, or why the page is dropped: empty, too-large, too-deep, too-complex, no-text, not-parsable."""
+    """Empty, or why the page is dropped: empty, too-large, too-deep, too-complex, too-slow, no-text,
+    not-parsable."""
 
 
 def extract_html(
@@ -61,19 +63,27 @@ def extract_html(
 ) -> Extracted:
     """The text of a page without its furniture.
 
-    `charset` is what the server said. Pages above `max_bytes`, nested deeper than `max_depth` or estimated to take
-    longer than `MAX_SECONDS` are dropped. Where hardly any text is left, and less than `main_share` of what the page's
-    paragraphs hold, trafilatura is asked.
+    `charset` is what the server said. Pages above `max_bytes` are dropped, and of those with many tags or attributes
+    the ones that nest deeper than `max_depth` or are estimated to take longer than `MAX_SECONDS`. What is left of these
+    is taken in a sandbox, because a page can be built to deceive the estimate. Where hardly any text is left, and less
+    than `main_share` of what the page's paragraphs hold, trafilatura is asked.
     """
-    from resiliparse.parse.html import HTMLTree
-
     if not html or html.isspace():
         return Extracted(reason="empty")
     if len(html) > max_bytes:
         return Extracted(reason="too-large")
+    if harmless(html):
+        return take(html, url, charset, main_share)
     cost = estimate(html if b"\0" not in html else decode(html, charset).encode(), max_depth, MAX_SECONDS)
     if cost.depth > max_depth or cost.seconds > MAX_SECONDS:
         return Extracted(reason="too-deep" if cost.depth > max_depth else "too-complex")
+    return SANDBOX.take(html, url, charset, main_share)
+
+
+def take(html: bytes, url: str | None, charset: str | None, main_share: float) -> Extracted:
+    """The text of a page, however long it takes; neither parser nor extractor can be interrupted."""
+    from resiliparse.parse.html import HTMLTree
+
     source = decode(html, charset)
     try:
         tree = HTMLTree.parse(source)
