@@ -41,6 +41,8 @@ class Resources(Settings):
     """Seconds between two checkpoints of a training stage."""
     log_seconds: float = 10.0
     """Seconds between two progress lines."""
+    cache_gigabytes: float = 100.0
+    """Local disk for shards that pretraining reads from s3; those read longest ago make room."""
     task_seconds: float = 3600.0
     """A curation task that takes longer is ended and the stage fails."""
 

@@ -21,8 +21,9 @@ from data_curation.engine import run_tasks, total
 from data_curation.files import sha256_file
 from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import InputError, Settings
+from data_curation.shard_index import Index, Shard
 from data_curation.shard_writer import Histogram, histogram, write_index, write_shard
-from data_curation.shards import Document, Index, Shard
+from data_curation.shards import Document
 from data_curation.token_runs import PART, Runs, Tokenise
 
 CELLS = 16  # bits of the key at whose borders shards end
@@ -143,8 +144,10 @@ class Merge:
             keys = runs.keys["key"]
             inside = (keys >= np.uint64(low)) & (keys <= np.uint64(high - 1))
             inside &= self.split.held(runs.keys["held"], runs.shards.lengths) == held
-            ids = runs.shards.records["id"]
-            places += [(int(keys[at]), bytes(ids[at]), number, int(at)) for at in np.flatnonzero(inside)]
+            places += [
+                (int(keys[at]), runs.shards.document(int(at)).id.encode(), number, int(at))
+                for at in np.flatnonzero(inside)
+            ]
         places.sort()
         repeated, lost = 0, 0
         for _, group in groupby(places, key=lambda place: place[:2]):

@@ -13,9 +13,8 @@ import numpy as np
 
 from data_curation.files import Writer, writing
 from data_curation.settings import InputError
-from data_curation.shards import BLOCK_BYTES, RECORD, Document, Index, Records, Shard
-
-BUCKETS = 24  # of the length histogram: bucket b holds documents of 2^b .. 2^(b+1) - 1 tokens, the last one all longer
+from data_curation.shard_index import BLOCK_BYTES, BUCKETS, Index, Shard, length_class
+from data_curation.shards import RECORD, Document, Records
 
 Open = Callable[[str], AbstractContextManager[Writer]]
 Histogram = dict[str, dict[str, list[int]]]
@@ -79,7 +78,7 @@ def write_index(open_file: Open, index: Index, made: Iterable[tuple[Shard, Histo
 
 def histogram(index: Index, records: Records) -> Histogram:
     """{source: {"documents": [...], "tokens": [...]}} by power of two of the length in tokens."""
-    bucket = np.minimum(np.log2(records["length"].astype(float)).astype(int), BUCKETS - 1)
+    bucket = length_class(records["length"].astype(np.int64))
     found: Histogram = {}
     for number in np.unique(records["source"]):
         mine = records["source"] == number

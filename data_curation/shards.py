@@ -14,11 +14,10 @@ The order of the documents is random once and for all; every sequence length is 
 shard_writer.py.
 """
 
-import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -29,9 +28,9 @@ from numpy.typing import NDArray
 
 from data_curation.files import sha256_file
 from data_curation.settings import InputError
+from data_curation.shard_cache import ShardCache
+from data_curation.shard_index import BLOCK_BYTES, Shard, read_index
 
-FORMAT = 1
-BLOCK_BYTES = 1 << 16  # small, since a random document pays for whole blocks at their first use
 OPEN = 256  # token files mapped at a time
 RECORD = np.dtype(
     [("offset", "<u8"), ("length", "<u8"), ("bytes", "<u8"), ("id", "S32"), ("source", "<u2"), ("language", "<u2")]
@@ -52,81 +51,46 @@ class Document:
     tokens: Tokens
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What the index says of one shard; `sha256` is that of its files: {"tokens", "documents", "checksums"}."""
-
-    name: str
-    tokens: int
-    documents: int
-    sha256: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Index:
-    """What the whole folder holds."""
-
-    vocabulary: int
-    """Token ids lie below this."""
-    separator: int
-    """The token that closes every document."""
-    tokenizer: str
-    """Hex sha256 of the tokenizer.json that made the tokens."""
-    sources: tuple[str, ...]
-    languages: tuple[str, ...]
-    shards: tuple[Shard, ...] = ()
-    lengths: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    """Histogram by source: {"documents": [...], "tokens": [...]} by power of two of the length in tokens."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Two bytes a token where the vocabulary allows."""
-        return np.dtype("<u2" if self.vocabulary <= 1 << 16 else "<u4")
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all shards."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def documents(self) -> int:
-        """Documents of all shards."""
-        return sum(shard.documents for shard in self.shards)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it lies in index.json."""
-        return {
-            "format": FORMAT,
-            "dtype": "uint16" if self.dtype.itemsize == 2 else "uint32",
-            "block_bytes": BLOCK_BYTES,
-            "tokens": self.tokens,
-            "documents": self.documents,
-            **asdict(self),
-        }
-
-
 class Shards:
-    """A local folder of shards, memory-mapped. Documents are numbered 0, 1, ... through all shards."""
+    """A folder of shards, memory-mapped. Documents are numbered 0, 1, ... through all shards.
 
-    def __init__(self, folder: Path) -> None:
+    `folder` is a path or an s3 URI, whose token files are copied into the folder `copies` as they are needed, `limit`
+    bytes of them at a time. Holds 18 bytes a document.
+    """
+
+    def __init__(self, folder: Path | str, copies: Path | None = None, limit: int = 1 << 62) -> None:
         self.folder = folder
-        self.index, self.digest = _read_index(folder)
-        records = [_records(folder, shard) for shard in self.index.shards]
-        self._checksums = [_load(folder, shard, "checksums") for shard in self.index.shards]
-        self.records: Records = np.concatenate([np.zeros(0, RECORD), *records])
-        """Of all documents; `offset` counts within the shard."""
-        self.lengths: NDArray[np.int64] = self.records["length"].astype(np.int64)
+        self.index, self.digest = read_index(str(folder))
+        self._files = ShardCache(str(folder), copies, limit, self._forget)
+        # Small files are read once; a cache of their own keeps them from pushing token files out.
+        self._small = ShardCache(str(folder), copies)
+        kinds = ("documents", "checksums")
+        self._small.announce(
+            [(f"{one.name}.{kind}.npy", 0, one.sha256[kind]) for one in self.index.shards for kind in kinds]
+        )
+        columns = [_columns(self._records(shard), shard, self.folder) for shard in self.index.shards]
+        self._checksums = [self._load(shard, "checksums") for shard in self.index.shards]
+        self._small.close()
+        self.lengths = np.concatenate([np.zeros(0, np.int64), *(lengths for lengths, _ in columns)])
         """Tokens of each document, separator included."""
-        ends = np.cumsum([0, *(len(some) for some in records)])
-        self._first: NDArray[np.int64] = ends.astype(np.int64)
+        self.sources = np.concatenate([np.zeros(0, np.uint16), *(sources for _, sources in columns)])
+        """Number of each document's source in the index."""
+        self._ends = np.cumsum(self.lengths)
+        self._first = np.cumsum([0, *(len(lengths) for lengths, _ in columns)])
+        self._base = np.cumsum([0, *(shard.tokens for shard in self.index.shards)])
         self._checked = [np.zeros(len(some), bool) for some in self._checksums]
         self._open: OrderedDict[int, Tokens] = OrderedDict()
+        self._described: tuple[int, Records] = (-1, np.zeros(0, RECORD))
+
+    def __len__(self) -> int:
+        """Documents of all shards."""
+        return len(self.lengths)
 
     def tokens(self, document: int, start: int = 0, stop: int | None = None) -> Tokens:
         """Tokens `start` to `stop` of a document, as a read-only view; checks blocks that nobody has used yet."""
         number = int(np.searchsorted(self._first, document, "right")) - 1
-        record = self.records[document]
-        begin, length = int(record["offset"]), int(record["length"])
+        length = int(self.lengths[document])
+        begin = int(self._ends[document]) - length - int(self._base[number])
         stop = length if stop is None else stop
         if not 0 <= start <= stop <= length:
             raise IndexError(f"tokens {start} to {stop} of a document with {length}")
@@ -136,29 +100,60 @@ class Shards:
 
     def document(self, document: int) -> Document:
         """One whole document."""
-        record, index = self.records[document], self.index
+        number, index = int(self.shard_of(np.array([document]))[0]), self.index
+        if self._described[0] != number:
+            self._described = number, self._records(index.shards[number])
+        record = self._described[1][document - int(self._first[number])]
         source, language = index.sources[record["source"]], index.languages[record["language"]]
         return Document(record["id"].decode(), source, language, int(record["bytes"]), self.tokens(document))
+
+    def shard_of(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the shard that holds each document."""
+        return np.searchsorted(self._first, documents, "right") - 1
+
+    @property
+    def remote(self) -> bool:
+        """Whether token files are fetched from elsewhere."""
+        return self._files.remote
+
+    def announce(self, documents: NDArray[np.int64]) -> None:
+        """Begin to fetch the shards of documents that are needed soon, if they are not on this machine."""
+        if self.remote:
+            self._files.announce([self._token_file(number) for number in np.unique(self.shard_of(documents)).tolist()])
 
     def check_tokenizer(self, folder: Path) -> None:
         """Raise InputError unless the tokenizer in `folder` is the one that made these shards."""
         if sha256_file(str(folder / "tokenizer.json")) != self.index.tokenizer:
             raise InputError(f"{folder}: not the tokenizer that made {self.folder}; run the stage `shard` again")
 
+    def close(self) -> None:
+        """End what fetches files; only needed where they are not on this machine."""
+        self._files.close()
+
     def _map(self, number: int) -> Tokens:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard, dtype = self.index.shards[number], self.index.dtype
-        path = self.folder / f"{shard.name}.tokens"
+        name, wanted, sha256 = self._token_file(number)
+        path = self._files.path(name, wanted, sha256)
         size = path.stat().st_size if path.is_file() else 0
-        if size != shard.tokens * dtype.itemsize:
-            raise InputError(f"{path}: {size} bytes, the index says {shard.tokens * dtype.itemsize}; make it again")
-        mapped: Tokens = np.memmap(path, dtype, "r")
+        if size != wanted:
+            raise InputError(f"{path}: {size} bytes, the index says {wanted}; make it again")
+        mapped: Tokens = np.memmap(path, self.index.dtype, "r")
         self._open[number] = mapped
         if len(self._open) > OPEN:
             self._open.popitem(last=False)
         return mapped
+
+    def _token_file(self, number: int) -> tuple[str, int, str]:
+        """Name, bytes and sha256."""
+        shard = self.index.shards[number]
+        return f"{shard.name}.tokens", shard.tokens * self.index.dtype.itemsize, shard.sha256["tokens"]
+
+    def _forget(self, name: str) -> None:
+        """A copy was removed: its mapping would keep the disk space."""
+        number = next(number for number, shard in enumerate(self.index.shards) if name == f"{shard.name}.tokens")
+        self._open.pop(number, None)
 
     def _check(self, number: int, mapped: Tokens, begin: int, stop: int) -> None:
         checked, checksums = self._checked[number], self._checksums[number]
@@ -167,54 +162,38 @@ class Shards:
             if not checked[block]:
                 found = zlib.crc32(mapped[block * per_block : (block + 1) * per_block].tobytes())
                 if found != int(checksums[block]):
-                    path = self.folder / f"{self.index.shards[number].name}.tokens"
+                    path = f"{self.folder}/{self.index.shards[number].name}.tokens"
                     raise InputError(
                         f"{path}: block {block} (of {BLOCK_BYTES} bytes) is damaged; make the shards again"
                     )
                 checked[block] = True
 
+    def _records(self, shard: Shard) -> Records:
+        records = self._load(shard, "documents")
+        if records.dtype != RECORD:
+            raise InputError(f"{self.folder}/{shard.name}.documents.npy: not in this format; make the shards again")
+        return records
+
+    def _load(self, shard: Shard, kind: str) -> Tokens:
+        """A small file of a shard, read whole and held against its hash before numpy looks into it."""
+        path = self._small.path(f"{shard.name}.{kind}.npy", 0, shard.sha256[kind])
+        raw = path.read_bytes() if path.is_file() else b""
+        if sha256(raw).hexdigest() != shard.sha256[kind]:
+            raise InputError(f"{path}: missing or damaged ({len(raw)} bytes); make the shards again")
+        return np.load(BytesIO(raw), allow_pickle=False)
+
 
 def heldout_documents(folder: Path) -> Iterator[Document]:
     """Every document of a folder of shards, in order; made for the part `heldout`."""
     shards = Shards(folder)
-    for number in range(len(shards.records)):
+    for number in range(len(shards)):
         yield shards.document(number)
 
 
-def _read_index(folder: Path) -> tuple[Index, str]:
-    path = folder / "index.json"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; this is no folder of shards")
-    raw = path.read_bytes()
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); make the shards again") from error
-    if data.get("format") != FORMAT:
-        raise InputError(f"{path}: format {data.get('format')!r}, this release reads {FORMAT}; make the shards again")
-    index = Index(
-        vocabulary=data["vocabulary"],
-        separator=data["separator"],
-        tokenizer=data["tokenizer"],
-        sources=tuple(data["sources"]),
-        languages=tuple(data["languages"]),
-        shards=tuple(Shard(**shard) for shard in data["shards"]),
-        lengths=data["lengths"],
-    )
-    return index, sha256(raw).hexdigest()
-
-
-def _records(folder: Path, shard: Shard) -> Records:
-    records = _load(folder, shard, "documents")
-    if records.dtype != RECORD or len(records) != shard.documents or int(records["length"].sum()) != shard.tokens:
+def _columns(records: Records, shard: Shard, folder: Path | str) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """Lengths and sources of a shard's documents; their offsets follow from the lengths."""
+    lengths = records["length"].astype(np.int64)
+    fits = len(records) == shard.documents and int(lengths.sum()) == shard.tokens
+    if not fits or not np.array_equal(records["offset"], np.cumsum(lengths) - lengths):
         raise InputError(f"{folder}/{shard.name}.documents.npy: does not fit the index; make the shards again")
-    return records
-
-
-def _load(folder: Path, shard: Shard, kind: str) -> Tokens:
-    """A small file of a shard, read whole and held against its hash before numpy looks into it."""
-    path = folder / f"{shard.name}.{kind}.npy"
-    raw = path.read_bytes() if path.is_file() else b""
-    if sha256(raw).hexdigest() != shard.sha256[kind]:
-        raise InputError(f"{path}: missing or damaged ({len(raw)} bytes); make the shards again")
-    return np.load(BytesIO(raw), allow_pickle=False)
+    return lengths, records["source"].astype(np.uint16)

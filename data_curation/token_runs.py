@@ -15,8 +15,9 @@ from data_curation.counts import Counts
 from data_curation.documents import read_rows
 from data_curation.encoding import CHECKED, Encoder
 from data_curation.place import PieceWriter
+from data_curation.shard_index import Index
 from data_curation.shard_writer import write_index, write_shard
-from data_curation.shards import Document, Index, Shards
+from data_curation.shards import Document, Shards
 
 PART = "work/runs"
 RUN_TOKENS = 1 << 26  # so many are sorted in memory at a time

@@ -18,7 +18,7 @@ ALLOWED = {
 }
 PREFECT = {"tasks/stage.py", "tasks/sources.py", "tasks/show.py"}
 # A bare training image holds these files of data_curation and nothing else of it.
-TRAINING_TAKES = {"settings", "files", "artifact", "counts", "place", "shards", "documents"}
+TRAINING_TAKES = {"settings", "files", "artifact", "counts", "place", "shards", "shard_index", "documents"}
 
 
 def imports(path: Path) -> set[str]:

@@ -1,12 +1,14 @@
-"""The exact batch of any step: a pure function of seed, lengths and step, for every world size.
+"""The exact batch of any step: a pure function of seed, phases and step, for every world size.
 
-All documents, in one random order per epoch, form an endless stream of tokens. Step s of a run takes tokens
-s * tokens_per_step and following; a phase goes on where the one before stopped. Inside a phase the stream is cut into
-windows of a fixed number of steps, and each window is packed on its own (packing.py) into rows that are all full. So
-no token of an epoch is lost or comes twice, there is no padding, and any step is reached by packing one window.
+Step s of a phase takes tokens s * tokens_per_step and following of the phase's stream of documents (stream.py), which
+goes on where the earlier phases stopped. The stream is cut into windows of a fixed number of steps, and each window is
+packed on its own (packing.py) into rows that are all full. So no token of an epoch is lost or comes twice, there is no
+padding, what a window cuts off begins the next one, and any step is reached by packing one window.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -17,9 +19,12 @@ import numpy as np
 
 from data_curation.settings import ConfigError, InputError, canonical
 from data_curation.shards import Shards
+from training.mixing import MixConfig
 from training.packing import Numbers, Pieces, pack
+from training.stream import Span, Stream, permutation
 
 WINDOW_TOKENS = 1 << 22  # packed at a time: enough that few documents are cut, and memory stays flat
+AHEAD = 2  # batches that `feed` prepares before they are asked for
 IGNORED = -100
 
 
@@ -37,15 +42,25 @@ class Batch:
 
 
 class Batches:
-    """Batches of `tokens_per_step` tokens from a local folder of shards.
+    """Batches of `tokens_per_step` tokens from shards: a local folder, or Shards that may lie on s3.
 
-    `phases` are (seq_len, steps) of all phases so far, the current one last. Raises ConfigError for lengths that do not
-    divide the step, InputError for shards with fewer tokens than one step.
+    `phases` are (seq_len, steps) of all phases so far, the current one last, `mixes` what each is made of (none: of all
+    documents). Raises ConfigError for lengths that do not divide the step and for unknown sources, InputError for
+    shards with fewer tokens than one step.
     """
 
-    def __init__(self, folder: Path, *, seed: int, tokens_per_step: int, phases: Sequence[tuple[int, int]]) -> None:
-        self.shards = Shards(folder)
+    def __init__(
+        self,
+        shards: Path | Shards,
+        *,
+        seed: int,
+        tokens_per_step: int,
+        phases: Sequence[tuple[int, int]],
+        mixes: Sequence[MixConfig] = (),
+    ) -> None:
+        self.shards = Shards(shards) if isinstance(shards, Path) else shards
         self.seed, self.tokens_per_step, self.phases = seed, tokens_per_step, [(int(a), int(b)) for a, b in phases]
+        self.mixes = list(mixes) or [MixConfig()] * len(self.phases)
         self.tokens = int(self.shards.lengths.sum())
         """Tokens of one epoch."""
         for number, (length, _) in enumerate(self.phases):
@@ -56,11 +71,13 @@ class Batches:
                 )
         if self.tokens < tokens_per_step:
             raise InputError(
-                f"{folder}: {self.tokens} tokens, one step takes {tokens_per_step}: "
+                f"{self.shards.folder}: {self.tokens} tokens, one step takes {tokens_per_step}: "
                 "give more documents, or lower pretrain.tokens_per_step"
             )
+        pairs = zip(self.phases, self.mixes, strict=True)
+        spans = [Span(length, steps * tokens_per_step, mix) for (length, steps), mix in pairs]
+        self.stream = Stream(self.shards, seed, spans)
         self._window = lru_cache(2)(self._make_window)
-        self._epoch = lru_cache(2)(self._make_epoch)
 
     def batch(self, phase: int, step: int) -> Batch:
         """The global batch of a step; phases and steps count from 0."""
@@ -76,13 +93,28 @@ class Batches:
             )
         return self._rows(phase, step, rows // world * rank, rows // world * (rank + 1))
 
+    def feed(self, phase: int, step: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The shares of this step and all later ones of the phase, prepared by a thread before they are asked for."""
+        ready = deque[Future[Batch]]()
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            for number in range(step, self.phases[phase][1]):
+                ready.append(thread.submit(self.share, phase, number, rank, world))
+                if len(ready) > AHEAD:
+                    yield ready.popleft().result()
+            while ready:
+                yield ready.popleft().result()
+
     def rows(self, phase: int) -> int:
         """Rows of a global batch in a phase."""
         return self.tokens_per_step // self.phases[phase][0]
 
     def epochs(self, phase: int, step: int) -> float:
-        """How often the documents have been gone through before this step."""
+        """How often the documents have been gone through before this step, on average."""
         return (sum(steps for _, steps in self.phases[:phase]) + step) * self.tokens_per_step / self.tokens
+
+    def source_epochs(self, phase: int, step: int) -> dict[str, float]:
+        """How often each source's most repeated documents have been read before this step."""
+        return self.stream.epochs(phase, step * self.tokens_per_step)
 
     def fingerprint(self, phase: int | None = None) -> str:
         """Hex sha256 of all that decides the batches up to the end of a phase (of the last one if none is named)."""
@@ -106,6 +138,7 @@ class Batches:
         return {
             "seq_len": self.phases[phase][0],
             "phases": [list(pair) for pair in self.phases[: phase + 1]],
+            "mixes": [mix.identity() for mix in self.mixes[: phase + 1]],
             "tokens_per_step": self.tokens_per_step,
             "seed": self.seed,
             "shards": self.shards.digest,
@@ -140,44 +173,23 @@ class Batches:
     def _make_window(self, phase: int, window: int) -> Pieces:
         """Pack one window; its rows come in a random order, so that a batch is a sample of the whole window."""
         length, steps = self.phases[phase]
-        before = sum(some for _, some in self.phases[:phase])
         start, stop = window * self._steps_per_window, min((window + 1) * self._steps_per_window, steps)
-        pieces = pack(
-            *self._stretch((before + start) * self.tokens_per_step, (before + stop) * self.tokens_per_step), length
-        )
-        place = _order((stop - start) * self.rows(phase), self.seed, phase, window, 1)
+        documents = self._stretch(phase, start, stop, window)
+        if stop < steps and self.shards.remote:
+            # What the next window needs from elsewhere is on its way while this one is used.
+            more = min(stop + self._steps_per_window, steps)
+            self.shards.announce(
+                self.stream.stretch(phase, stop * self.tokens_per_step, more * self.tokens_per_step)[0]
+            )
+        pieces = pack(*documents, length)
+        place = permutation((stop - start) * self.rows(phase), self.seed, phase, window, 2)
         order = np.argsort(place[pieces.rows], kind="stable")
         return Pieces(*(array[order] for array in (pieces.documents, pieces.begins, pieces.sizes, place[pieces.rows])))
 
-    def _stretch(self, start: int, stop: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Documents, first tokens and sizes that make up tokens `start` to `stop` of the stream."""
-        found: list[tuple[Numbers, Numbers, Numbers]] = []
-        while start < stop:
-            epoch, low = divmod(start, self.tokens)
-            high = min(low + stop - start, self.tokens)
-            order, ends = self._epoch(epoch)
-            first, last = int(np.searchsorted(ends, low, "right")), int(np.searchsorted(ends, high, "left"))
-            documents = order[first : last + 1]
-            sizes = self.shards.lengths[documents]
-            begins = np.zeros_like(sizes)
-            begins[0] = low - (ends[first] - sizes[0])
-            sizes[-1] -= ends[last] - high
-            sizes[0] -= begins[0]
-            found.append((documents, begins, sizes))
-            start += high - low
-        documents, begins, sizes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    def _stretch(self, phase: int, start: int, stop: int, window: int) -> tuple[Numbers, Numbers, Numbers]:
+        """The documents of a window in a random order, so that a row's pieces are of all sources and lengths."""
+        arrays = self.stream.stretch(phase, start * self.tokens_per_step, stop * self.tokens_per_step)
+        self.shards.announce(arrays[0])
+        order = permutation(len(arrays[0]), self.seed, phase, window, 3)
+        documents, begins, sizes = (array[order] for array in arrays)
         return documents, begins, sizes
-
-    def _make_epoch(self, epoch: int) -> tuple[Numbers, Numbers]:
-        """The order of the documents in an epoch, and the stream position at which each of them ends."""
-        order = _order(len(self.shards.records), self.seed, epoch, 0, 0)
-        return order, np.cumsum(self.shards.lengths[order])
-
-
-def _order(size: int, *words: int) -> Numbers:
-    """A permutation that follows from the words alone, in every numpy release: indices sorted by splitmix64."""
-    start = int.from_bytes(sha256(canonical(list(words))).digest()[:8], "little")
-    mixed = (np.arange(size, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable").astype(np.int64)

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from data_curation.counts import Counts
 from data_curation.place import Place
+from data_curation.shards import Shards
 from training import model as models
 from training.batches import Batch, Batches
 from training.checkpoint import (
@@ -24,10 +25,10 @@ from training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from training.mixing import too_often
 from training.pretrain import PhaseRun
 
 CPU_TOKENS = 2048  # of one forward pass on a CPU: more fall out of its caches
-MANY_EPOCHS = 4
 
 
 @dataclass
@@ -81,9 +82,10 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Local folders that a phase starts from; without a last phase it starts anew."""
+    """Folders that a phase starts from; without a last phase it starts anew."""
 
-    shards: Path
+    shards: str
+    """May lie on s3."""
     tokenizer: Path
     model: Path | None
     state: Path | None
@@ -120,7 +122,9 @@ def _prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
         model = models.load(inputs.model, run.phase.rope_theta, run.phase.seq_len)
     model = model.to(device).train()
     optimizer = _optimizer(run, model)
-    batches = Batches(inputs.shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths)
+    shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
+    batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
+    too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
     batches.shards.check_tokenizer(inputs.tokenizer)
     if inputs.state is not None:
         batches.resume(load_state(model, optimizer, inputs.state)["data"], run.index - 1)
@@ -164,24 +168,21 @@ def _counts(trainer: Trainer, state: State, steps: int, seconds: float) -> Count
     nats = sum(record.loss * record.labels for record in last)
     read = max(1, sum(record.bytes for record in last))
     tokens = run.steps * run.tokens_per_step
-    have = trainer.batches.tokens
-    epochs = trainer.batches.epochs(run.index, run.steps)
+    epochs = trainer.batches.source_epochs(run.index, run.steps)
     counts = Counts(taken={"tokens": tokens}, made={"steps": run.steps})
     counts.metrics = {
         "train_loss": {"value": nats / labels, "n": labels, "standard_error": None},
         "train_bits_per_byte": {"value": nats / math.log(2) / read, "n": read, "standard_error": None},
         "parameters": {"value": sum(p.numel() for p in trainer.model.parameters()), "n": None, "standard_error": None},
-        "epochs": {"value": epochs, "n": None, "standard_error": None},
+        "epochs": {"value": trainer.batches.epochs(run.index, run.steps), "n": None, "standard_error": None},
     }
     if steps:
         speed = steps * run.tokens_per_step / seconds
         counts.metrics["tokens_per_second"] = {"value": speed, "n": steps, "standard_error": None}
         trainer.place.record("speed", {"steps": steps, "seconds": seconds, "tokens_per_second": speed})
-    if epochs > MANY_EPOCHS:
-        counts.warnings.append(
-            f"{trainer.place.name}: after this phase the {have:,} tokens were read {epochs:.1f} times; beyond "
-            f"{MANY_EPOCHS} repeats teach little (Muennighoff et al. 2023): give more documents or fewer tokens"
-        )
+    for source, times in epochs.items() if len(epochs) > 1 else ():
+        counts.metrics[f"epochs_{source}"] = {"value": times, "n": None, "standard_error": None}
+    counts.warnings += too_often(trainer.place.name, epochs, run.max_epochs)
     return counts
 
 

@@ -6,8 +6,10 @@ from pydantic import BeforeValidator, model_validator
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
+from data_curation.files import is_local
 from data_curation.place import Place
-from data_curation.settings import Settings, StageError
+from data_curation.settings import Settings, StageError, outside_identity
+from training.mixing import MixConfig
 from training.schedule import ScheduleConfig, Shape, Span
 
 
@@ -87,6 +89,8 @@ class Phase(Settings):
     """Steps of linear warm-up at the phase's beginning; with `span: run` only the first phase's counts."""
     shape: Shape | None = None
     """Shape of this phase's learning rate; none takes `schedule.shape`. Not with `span: run`."""
+    mix: MixConfig = MixConfig()
+    """Which documents this phase reads: weights by source, more of the long ones."""
 
 
 class Shared(Settings):
@@ -106,6 +110,8 @@ class Shared(Settings):
     """Numbers in which is computed; weights and optimizer are always float32."""
     seed: int = 0
     """Seed of the initial weights and of the order of documents."""
+    max_epochs: float | None = outside_identity(None, gt=0)
+    """Refuse to read a source's documents more often than this; none only warns above 4 times."""
 
 
 class PhaseRun(Shared):
@@ -117,6 +123,8 @@ class PhaseRun(Shared):
     """The learning rate's shape and steps."""
     lengths: list[tuple[int, int]]
     """(seq_len, steps) of the phases up to this one, which say where in the data this one goes on."""
+    mixes: list[MixConfig]
+    """Which documents each of them reads."""
 
     @property
     def index(self) -> int:
@@ -188,7 +196,8 @@ class PretrainConfig(Shared):
             final_share=self.schedule.final_share,
         )
         shared = {name: getattr(self, name) for name in Shared.model_fields}
-        return PhaseRun(**shared, phase=phase, schedule=span, lengths=lengths[: index + 1])
+        mixes = [phase.mix for phase in self.phases[: index + 1]]
+        return PhaseRun(**shared, phase=phase, schedule=span, lengths=lengths[: index + 1], mixes=mixes)
 
 
 def pretrain(
@@ -203,12 +212,20 @@ def pretrain(
     if (previous is None) != (config.index == 0):
         raise StageError(f"{place.name}: phase {config.index} {'needs' if config.index else 'takes no'} previous phase")
     inputs = Inputs(
-        shards=shards.folder("shards", place.scratch),
+        shards=_shards(shards, place),
         tokenizer=tokenizer.folder("tokenizer", place.scratch),
         model=None if previous is None else previous.folder("model", place.scratch),
         state=None if previous is None else previous.folder("state", place.scratch),
     )
     return train(config, inputs, place)
+
+
+def _shards(shards: Artifact, place: Place) -> str:
+    """The store's own folder on disk; on s3 its URI, the index verified, which holds the hash of every other file."""
+    if is_local(shards.home):
+        return str(shards.folder("shards", place.scratch))
+    shards.read_json("shards", "index.json")
+    return shards.uri("shards")
 
 
 def _check_phase(config: PretrainConfig, path: str, phase: Phase) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from data_curation.settings import InputError
+from data_curation.shard_index import BLOCK_BYTES, Index
 from data_curation.shard_writer import write_folder
-from data_curation.shards import BLOCK_BYTES, Document, Index, Shards, heldout_documents
+from data_curation.shards import Document, Shards, heldout_documents
 
 INDEX = Index(vocabulary=60_000, separator=0, tokenizer="0" * 64, sources=("web", "books"), languages=("en", "de"))
 

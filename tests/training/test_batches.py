@@ -2,29 +2,38 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data_curation.files import Writer, copy_file, join, writing
 from data_curation.settings import ConfigError, InputError
-from data_curation.shard_writer import write_folder
-from data_curation.shards import Document, Index
+from data_curation.shard_index import Index
+from data_curation.shard_writer import histogram, write_index, write_shard
+from data_curation.shards import Document, Shards
 from training.batches import IGNORED, Batch, Batches
+from training.mixing import MixConfig
 
 FIELDS = ("tokens", "labels", "positions", "documents")
 
 
-def shards(folder: Path, sizes: Sequence[int]) -> Path:
-    """Documents of these many tokens; tokens count 0, 1, 2, ... through all documents, so each is there once."""
-    index = Index(1 << 24, 0, "", ("web",), ("en",))
+def shards(folder: Path, sizes: Sequence[int], sources: Sequence[str] = ("web",), number: int = 1) -> Path:
+    """Documents of these many tokens in some shards, their sources in turn; tokens count 0, 1, 2, ... through all."""
+    index = Index(1 << 27, 0, "", tuple(sorted(sources)), ("en",))
     ends = np.cumsum(sizes)
     documents = [
-        Document(f"{number:032x}", "web", "en", 1, np.arange(end - size, end, dtype=np.uint32))
-        for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        Document(f"{at:032x}", sources[at % len(sources)], "en", 1, np.arange(end - size, end, dtype=np.uint32))
+        for at, (size, end) in enumerate(zip(sizes, ends, strict=True))
     ]
-    write_folder(folder, index, documents)
+
+    def open_file(path: str) -> AbstractContextManager[Writer]:
+        return writing(str(folder / path))
+
+    made = [write_shard(open_file, f"{at:05d}", index, documents[at::number]) for at in range(number)]
+    write_index(open_file, index, [(shard, histogram(index, records)) for shard, records in made])
     return folder
 
 
@@ -49,13 +58,19 @@ def equal(one: Batch, other: Batch) -> bool:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One epoch of 131,072 tokens in documents of many lengths."""
-    return shards(tmp_path_factory.mktemp("shards"), sizes_of(1 << 17))
+    return shards(tmp_path_factory.mktemp("shards"), sizes_of(1 << 17), ("web", "books", "code"), number=5)
 
 
 @pytest.fixture
 def batches(folder: Path) -> Batches:
     """Three phases of growing lengths that together take exactly one epoch, then one more epoch."""
     return Batches(folder, seed=3, tokens_per_step=4096, phases=[(256, 20), (1024, 8), (4096, 4), (4096, 32)])
+
+
+PHASES = [(256, 20), (512, 12), (1024, 8)]
+MIXES = [MixConfig(), MixConfig(sources={"web": 1, "code": 3}), MixConfig(long_share=0.4)]
+MIXED: dict[str, Any] = {"seed": 3, "tokens_per_step": 4096, "phases": PHASES, "mixes": MIXES}
+"""All sources, then two of them, then all with more of the long documents."""
 
 
 def test_labels_positions_and_documents_by_hand(tmp_path: Path) -> None:
@@ -65,8 +80,8 @@ def test_labels_positions_and_documents_by_hand(tmp_path: Path) -> None:
     rows = sorted(zip(*(getattr(batch, name).tolist() for name in FIELDS), strict=True))
     x = IGNORED
     assert rows == [
-        ([0, 1, 2, 3, 4, 7], [1, 2, 3, 4, x, x], [0, 1, 2, 3, 4, 0], [0, 0, 0, 0, 0, 1]),
         ([5, 6, 14, 15, 16, 17], [6, x, 15, 16, 17, x], [0, 1, 0, 1, 2, 3], [0, 0, 1, 1, 1, 1]),
+        ([7, 0, 1, 2, 3, 4], [x, 1, 2, 3, 4, x], [0, 0, 1, 2, 3, 4], [0, 1, 1, 1, 1, 1]),
         ([8, 9, 10, 11, 12, 13], [9, 10, 11, 12, 13, x], [0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 0]),
     ]
 
@@ -108,23 +123,27 @@ def test_rows_are_full_and_few_documents_are_cut(folder: Path) -> None:
         assert (pieces[~fitting] >= np.ceil(np.array(sizes)[~fitting] / length)).all()
 
 
-def test_one_stream_for_every_world_and_interruption(folder: Path, batches: Batches) -> None:
+def test_one_stream_for_every_world_and_interruption(folder: Path) -> None:
     """With 1, 2 and 4 ranks, killed at random steps and resumed on another world, the token stream is the same."""
-    chance = random.Random(0)
-    given: dict[str, Any] = {"seed": 3, "tokens_per_step": 4096}
-    for phase in range(len(batches.phases) - 1):
-        phases, step = batches.phases[: phase + 1], 0
-        while step < phases[phase][1]:
-            world = chance.choice([1, 2, 4]) if batches.rows(phase) >= 4 else 1
-            ranks = [Batches(folder, **given, phases=phases) for _ in range(world)]
-            for _ in range(chance.randint(1, 6)):
-                if step == phases[phase][1]:
-                    break
-                shares = [one.share(phase, step, rank, world) for rank, one in enumerate(ranks)]
-                whole = Batch(*(np.concatenate([getattr(share, name) for share in shares]) for name in FIELDS))
-                assert equal(whole, batches.batch(phase, step))
-                step += 1
-            step = Batches(folder, **given, phases=phases).resume(ranks[0].state(phase, step), phase)
+    whole = Batches(folder, **MIXED)
+    for seed in range(3):
+        chance = random.Random(seed)
+        for phase, (_, steps) in enumerate(PHASES):
+            given = MIXED | {"phases": PHASES[: phase + 1], "mixes": MIXES[: phase + 1]}
+            state = Batches(folder, **given).state(phase, 0)
+            while (step := state["step"]) < steps:
+                world = chance.choice([1, 2, 4])
+                ranks = [Batches(folder, **given) for _ in range(world)]
+                step = {one.resume(state, phase) for one in ranks}.pop()
+                feeds = [one.feed(phase, step, rank, world) for rank, one in enumerate(ranks)]
+                for _ in range(min(chance.randint(1, 7), steps - step)):
+                    shares = [next(feed) for feed in feeds]
+                    joined = Batch(*(np.concatenate([getattr(share, name) for share in shares]) for name in FIELDS))
+                    assert equal(joined, whole.batch(phase, step))
+                    step += 1
+                for feed in feeds:
+                    feed.close()
+                state = ranks[-1].state(phase, step)
 
 
 def test_any_step_is_reached_directly(folder: Path, batches: Batches) -> None:
@@ -138,16 +157,17 @@ def test_the_order_is_the_same_in_every_release(tmp_path: Path) -> None:
     """A run of last year resumes on the same tokens: the first tokens of some batches, written down."""
     shards(tmp_path, [4] * 64)
     made = Batches(tmp_path, seed=7, tokens_per_step=16, phases=[(4, 16), (8, 2)])
-    assert [made.batch(phase, step).tokens[0, 0] for phase, step in ((0, 0), (0, 1), (0, 15), (1, 0))] == [
-        240,
-        40,
-        8,
-        208,
+    first = [made.batch(phase, step).tokens[0, 0] for phase, step in ((0, 0), (0, 1), (0, 15), (1, 0))]
+    assert first == [
+        156,
+        204,
+        0,
+        36,
     ]
 
 
 def test_windows_and_epochs_join_without_a_seam(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With windows of two steps and epochs that end inside a window, each epoch still has every token once."""
+    """With windows of one step and epochs that end inside a window, each epoch still has every token once."""
     monkeypatch.setattr("training.batches.WINDOW_TOKENS", 3 * 4096)
     made = Batches(folder, seed=1, tokens_per_step=3 * 1024, phases=[(512, 50), (1024, 78)])
     counts = np.bincount(np.concatenate([batch.tokens.ravel() for batch in stream(made)]), minlength=1 << 17)
@@ -155,18 +175,83 @@ def test_windows_and_epochs_join_without_a_seam(folder: Path, monkeypatch: pytes
     assert made.epochs(1, 78) == 3.0 and made.epochs(0, 0) == 0.0
 
 
-def test_a_document_longer_than_many_steps_is_used_up(tmp_path: Path) -> None:
-    """A document of 100,000 tokens beside three short ones goes through whole, in rows of 128."""
-    shards(tmp_path, [100, 100_000, 52, 200])
-    made = Batches(tmp_path, seed=0, tokens_per_step=1024, phases=[(128, 98)])
-    counts = np.bincount(np.concatenate([batch.tokens.ravel() for batch in stream(made)]), minlength=100_352)
-    assert counts.tolist() == [1] * 100_352
+def test_a_document_of_50_million_tokens_is_used_up(tmp_path: Path) -> None:
+    """Beside three short ones it goes through whole, in windows that each hold a stretch of it, and nothing twice."""
+    size = 50_000_000
+    steps = (size + 352) // 131_072
+    made = Batches(shards(tmp_path, [100, size, 52, 200]), seed=0, tokens_per_step=131_072, phases=[(8192, steps)])
+    seen = np.zeros(size + 352, bool)
+    for step in [*range(0, steps, 37), steps - 1]:
+        tokens = made.batch(0, step).tokens
+        assert not seen[tokens].any()
+        seen[tokens] = True
+    found = [made.stream.stretch(0, start << 22, min((start + 1) << 22, steps << 17)) for start in range(12)]
+    taken = sum(int(sizes.sum()) for _, _, sizes in found)
+    spans = sorted((a, a + b) for d, s, n in found for i, a, b in zip(d, s, n, strict=True) if i == 1)
+    assert taken == steps << 17 and [a for a, _ in spans] == [0, *(b for _, b in spans[:-1])]
+
+
+def test_each_source_has_epochs_of_its_own(folder: Path) -> None:
+    """A phase without one source leaves its place alone: read on later, no token of it comes twice in its epoch."""
+    sizes = sizes_of(1 << 17)
+    owner = np.repeat(np.arange(len(sizes)) % 3, sizes)  # web, books, code
+    made = Batches(folder, **MIXED | {"phases": [(256, 8), (512, 3), (1024, 10)], "mixes": [*MIXES[:2], MIXES[0]]})
+    tokens = [
+        np.concatenate([made.batch(p, s).tokens.ravel() for s in range(n)]) for p, (_, n) in enumerate(made.phases)
+    ]
+    shares = np.bincount(owner[tokens[1]], minlength=3) / len(tokens[1])
+    assert shares.tolist() == pytest.approx([0.25, 0, 0.75], abs=0.1)
+    books = np.concatenate(tokens)
+    books = books[owner[books] == 1]
+    assert 0 < len(books) == len(np.unique(books)) < (owner == 1).sum()
+    assert made.source_epochs(1, 3)["books"] == made.source_epochs(0, 8)["books"] == pytest.approx(0.25)
+    read = np.bincount(owner[np.concatenate(tokens)]) / np.bincount(owner)
+    assert [made.source_epochs(2, 10)[name] for name in ("web", "books", "code")] == pytest.approx(read, abs=0.05)
+
+
+def test_a_phase_can_prefer_long_documents(folder: Path) -> None:
+    """With `long_share` that share of each source's tokens comes from documents of at least seq_len tokens."""
+    sizes = np.array(sizes_of(1 << 17))
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    natural = (sizes[owner] >= 1024).mean()
+    assert natural < 0.45
+    for share in (0.6, 1.0):
+        mix = MixConfig(long_share=share)
+        made = Batches(folder, seed=0, tokens_per_step=4096, phases=[(1024, 12)], mixes=[mix])
+        tokens = np.concatenate([batch.tokens.ravel() for batch in stream(made)])
+        assert (sizes[owner[tokens]] >= 1024).mean() == pytest.approx(share, abs=0.08)
+        for source in range(3):
+            assert (owner[tokens] % 3 == source).mean() == pytest.approx((owner % 3 == source).mean(), abs=0.08)
+
+
+def test_shards_on_s3_give_the_same_batches_from_a_bounded_cache(folder: Path, bucket: str, tmp_path: Path) -> None:
+    """Token files are fetched when needed; with room for two of five the batches are those of the local folder."""
+    for path in folder.iterdir():
+        copy_file(str(path), join(bucket, path.name))
+    limit = 2 * max(path.stat().st_size for path in folder.glob("*.tokens"))
+    remote = Shards(bucket, tmp_path, limit)
+    here, there = Batches(folder, **MIXED), Batches(remote, **MIXED)
+    assert here.fingerprint() == there.fingerprint()
+    for phase, (_, steps) in enumerate(PHASES):
+        for step in range(0, steps, 5):
+            assert equal(here.batch(phase, step), there.batch(phase, step))
+            assert 0 < sum(path.stat().st_size for path in tmp_path.glob("*.tokens")) <= limit
+    remote.close()
+    path = next(folder.glob("*.tokens"))
+    with writing(join(bucket, path.name)) as out:
+        out.write(bytes(path.stat().st_size))
+    again = Shards(bucket, tmp_path / "again")
+    with pytest.raises(InputError, match=rf"{path.name}: damaged, its sha256 is not that of the index"):
+        for number in range(len(again)):
+            again.tokens(number)
+    again.close()
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"phases": [(512, 20), (1024, 8)]}, "phases"),
+        ({"mixes": [MixConfig(), MixConfig(long_share=0.5)]}, "mixes is .* here it is .*0.5"),
         ({"phases": [(256, 20), (2048, 8)]}, "seq_len is 1024, here it is 2048"),
         ({"seed": 4}, "seed is 3, here it is 4"),
         ({"tokens_per_step": 8192}, "tokens_per_step is 4096"),

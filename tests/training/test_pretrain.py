@@ -14,8 +14,9 @@ from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
+from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
-from data_curation.shards import Document, Index
+from data_curation.shards import Document
 from tests.training.conftest import artifact
 from training import loop
 from training.pretrain import ModelConfig, Phase, PretrainConfig, pretrain
