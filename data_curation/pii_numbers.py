@@ -30,6 +30,10 @@ _ISSUER = re.compile(
     r"|3(?:0[0-5]|[689]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|(?:6011|65\d\d|64[4-9]\d|62\d\d)\d{12}"
 )
 """Visa, Mastercard (both ranges), American Express, Diners Club, JCB, Discover and UnionPay, by prefix and length."""
+_HEX = r"(?=[A-Fa-f]*\d)[0-9A-Fa-f]{2,4}"
+"""Of a row of bytes or digits; letters alone are a word."""
+_AFTER_GROUP = re.compile(rf"[\w.]\Z|\b{_HEX}[ .-]\Z")
+_BEFORE_GROUP = re.compile(rf"\d|[ .-]{_HEX}\b")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?=[ \u00a0-]?[A-Z0-9])")
 _COUNTRIES = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
@@ -122,9 +126,7 @@ def _iban_of(country: str) -> re.Pattern[str] | None:
 def _alone(text: str, start: int, end: int) -> bool:
     """Whether a number is not part of a longer row of digits."""
     before, after = text[max(0, start - 5) : start], text[end : end + 5]
-    return not (
-        re.search(r"[\w.]\Z|\b[0-9A-Fa-f]{2,4}[ .-]\Z", before) or re.match(r"\d|[ .-][0-9A-Fa-f]{2,4}\b", after)
-    )
+    return not (_AFTER_GROUP.search(before) or _BEFORE_GROUP.match(after))
 
 
 def _digits(number: str) -> str:

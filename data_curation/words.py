@@ -25,7 +25,6 @@ _CORE = re.compile(r"[^\W\d_]+(?:_[^\W\d_]+)*[0-9]*\Z|[0-9]+\Z|[A-Za-z]+(?:-[A-Z
 _LETTERS, _DOTTED = "abcdefghijklmnopqrstuvwxyz", re.compile(r"(?s:.)(?=\.)")
 _HYPHENS = {frozenset({1}): "joins", frozenset({3}): "parts"}
 """What a hyphen between letters does, by the number of words it leaves."""
-_BREAKS_SPACY = "IS_ALPHA"  # names a symbol of spaCy's own, which refuses it as a word; datatrove leaves it out too
 
 
 class Words(SpaCyTokenizer):
@@ -83,7 +82,11 @@ class Words(SpaCyTokenizer):
             for chunk in chunks:
                 words = self._marked(chunk) if self._plain else None
                 if words is None:
-                    words = [token.text for token in split(chunk.replace(_BREAKS_SPACY, ""))]
+                    # A symbol of spaCy's own, which breaks it or not by what it has read before; datatrove then leaves
+                    # it out. Here it is a word like any other, always.
+                    words = [token.text for token in split(chunk.replace("IS_ALPHA", "IS_ALPHB"))]
+                    if "IS_ALPHA" in chunk:
+                        words = [word.replace("IS_ALPHB", "IS_ALPHA") for word in words]
                 yield words
 
     def _marked(self, chunk: str) -> list[str] | None:

@@ -93,6 +93,10 @@ class _Lines:
         self.keep = batch.line_kept & (batch.line_chunks >= config.min_line_words)
         long = np.flatnonzero(batch.vocabulary.chunk_characters.values[batch.chunk] > config.max_word_characters)
         self.keep[np.searchsorted(batch.chunk_line, long, side="right") - 1] = False
+        for index, text in enumerate(batch.texts):
+            if not batch.by_chunk(index):
+                short = [_longest(line) <= config.max_word_characters for line in text.lines]
+                self.keep[batch.lines_of(index)] &= np.array(short, bool)
 
     def measure(self, index: int, text: "Text") -> dict[str, Any]:
         """Scores of one text, which gets what is left of it."""
@@ -147,6 +151,10 @@ class _Lines:
         if found:
             text.marks["bad-words"] = text.text[max(0, found.start() - 100) : found.end() + 100]
         return {"bad_words": int(found is not None)} if source else {}
+
+
+def _longest(line: str) -> int:
+    return max(map(len, line.split()), default=0)
 
 
 @cache

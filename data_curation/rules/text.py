@@ -41,25 +41,28 @@ class Batch:
         self.texts, self.vocabulary = texts, vocabulary
         vocabulary.tidy()
         chunks, per_line, whole = list[list[int]](), list[int](), dict[int, list[int]]()
+        known = list[int]()
         for index, text in enumerate(texts):
             split = list(map(str.split, text.lines))
             counts = list(map(len, split))
             text.chunks = sum(counts)
             if Words.of(text.language).by_chunk:
                 chunks.append(vocabulary.chunks(text.language, list(chain.from_iterable(split))))
+                known += counts
             else:  # its words are no words of chunks: all of them count as its first line's
                 whole[index] = vocabulary.words(text.language, Words.of(text.language).word_tokenize(text.text))
                 chunks.append([])
-                counts = [0] * len(counts)
+                known += [0] * len(counts)
             per_line += counts
         self._whole = whole
-        self._lay(chunks, per_line)
+        self._lay(chunks, known)
+        self.line_chunks: Integers = np.asarray(per_line, np.int64)
+        """Chunks of each line, of which those of whole texts are not among `chunk`."""
 
     def _lay(self, chunks: list[list[int]], per_line: list[int]) -> None:
         numbers = np.fromiter(chain.from_iterable(chunks), np.int64, sum(map(len, chunks)))
         ends = np.concatenate([[0], np.cumsum(self.vocabulary.chunk_words.values[numbers])])
         at = np.concatenate([[0], np.cumsum(per_line, dtype=np.int64)])
-        self.line_chunks: Integers = np.asarray(per_line, np.int64)
         self.chunk: Integers = numbers
         self.chunk_line: Integers = at
         self.line_start: Integers = ends[at]
