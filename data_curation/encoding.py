@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_curation.settings import InputError
 
 SEPARATOR = "<|endoftext|>"
-CHECKED = 64  # one document in so many is encoded by both and compared
+COMPARED = 1 << 16  # characters of a long text that are compared: Hugging Face takes minutes for 100 MB
 
 Ids = NDArray[np.uint32]
 
@@ -40,11 +40,16 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, without separator."""
+        flat, ends = self.flat(texts)
+        return [flat[start:end] for start, end in pairwise([0, *ends.tolist()])]
+
+    def flat(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+        """The ids of all texts, one after the other, and where each text ends."""
         if self.fast is None:
-            return self.reference(texts)
+            found = self.reference(texts)
+            return np.concatenate([np.zeros(0, np.uint32), *found]), np.cumsum([len(ids) for ids in found])
         ids, offsets = self.fast.encode_batch_flat(list(texts), split_special_tokens=True)
-        flat, ends = np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64)
-        return [flat[int(start) : int(end)] for start, end in pairwise(ends)]
+        return np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64)[1:].astype(np.int64)
 
     def reference(self, texts: Sequence[str]) -> list[Ids]:
         """The same by Hugging Face `tokenizers`: what every other encoder is held against."""
@@ -52,9 +57,12 @@ class Encoder:
         return [np.array(encoding.ids, np.uint32) for encoding in encoded]
 
     def agrees(self, texts: Sequence[str]) -> bool:
-        """Whether both encoders give equal ids for every text."""
-        pairs = zip(self.encode(texts), self.reference(texts), strict=True)
-        return self.fast is None or all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+        """Whether both encoders give equal ids for every text, of long ones for the beginning."""
+        if self.fast is None:
+            return True
+        some = [text[:COMPARED] for text in texts]
+        pairs = zip(self.encode(some), self.reference(some), strict=True)
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 def _fastokens(text: str) -> Any:

@@ -7,57 +7,66 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_curation.files import Writer, writing
 from data_curation.settings import InputError
 from data_curation.shard_index import BLOCK_BYTES, BUCKETS, Index, Shard, length_class
-from data_curation.shards import RECORD, Document, Records
+from data_curation.shards import RECORD, Document, Records, Tokens
 
 Open = Callable[[str], AbstractContextManager[Writer]]
+Block = tuple[Records, Tokens]
+"""Records of some documents (`offset` does not matter) and all their tokens, one after the other."""
 Histogram = dict[str, dict[str, list[int]]]
 
 
-def write_shard(open_file: Open, name: str, index: Index, documents: Iterable[Document]) -> tuple[Shard, Records]:
-    """Write the three files of one shard through `open_file(path)`; documents come with their separator.
+def write_shard(open_file: Open, name: str, index: Index, blocks: Iterable[Block]) -> tuple[Shard, Records]:
+    """Write the three files of one shard through `open_file(path)`; its documents come in blocks of any size.
 
     Returns its line in the index and its records. Raises InputError for a token that the vocabulary does not have.
     """
-    sources, languages = _numbers(index.sources), _numbers(index.languages)
-    rows: list[tuple[Any, ...]] = []
-    checksums, rest, offset = list[int](), bytearray(), 0
+    found: list[Records] = [np.zeros(0, RECORD)]
+    checksums, rest, offset = list[int](), b"", 0
     with open_file(f"{name}.tokens") as out:
-        for document in documents:
-            size = len(document.tokens)
-            if size == 0 or int(document.tokens.max()) >= index.vocabulary:
-                raise InputError(
-                    f"document {document.id}: no token, or one outside the vocabulary ({index.vocabulary})"
-                )
-            if not (document.id.isascii() and 0 < len(document.id) <= RECORD["id"].itemsize):
-                raise InputError(f"document id {document.id!r}: ids have 1 to 32 ASCII characters")
-            place = (sources[document.source], languages[document.language])
-            rows.append((offset, size, document.bytes, document.id.encode(), *place))
-            offset += size
-            rest += document.tokens.astype(index.dtype).tobytes()
-            whole = len(rest) - len(rest) % BLOCK_BYTES
-            checksums += [zlib.crc32(rest[at : at + BLOCK_BYTES]) for at in range(0, whole, BLOCK_BYTES)]
-            out.write(bytes(rest[:whole]))
-            del rest[:whole]
+        for records, tokens in blocks:
+            _check(index, records, tokens)
+            records = records.copy()
+            records["offset"] = offset + np.cumsum(records["length"]) - records["length"]
+            found.append(records)
+            offset += len(tokens)
+            raw = rest + tokens.astype(index.dtype, copy=False).tobytes()
+            whole = len(raw) - len(raw) % BLOCK_BYTES
+            checksums += [zlib.crc32(raw[at : at + BLOCK_BYTES]) for at in range(0, whole, BLOCK_BYTES)]
+            out.write(raw[:whole])
+            rest = raw[whole:]
         if rest:
             checksums.append(zlib.crc32(rest))
-            out.write(bytes(rest))
-        out.rows = len(rows)
+            out.write(rest)
+        every = np.concatenate(found)
+        out.rows = len(every)
     hashes = {"tokens": out.sha256.hexdigest()}
-    records = np.array(rows, RECORD)
-    for kind, array in (("documents", records), ("checksums", np.array(checksums, "<u4"))):
+    for kind, array in (("documents", every), ("checksums", np.array(checksums, "<u4"))):
         with open_file(f"{name}.{kind}.npy") as out:
             stream = BytesIO()
             np.save(stream, array, allow_pickle=False)
             out.write(stream.getvalue())
         hashes[kind] = out.sha256.hexdigest()
-    return Shard(name, offset, len(rows), hashes), records
+    return Shard(name, offset, len(every), hashes), every
+
+
+def block_of(index: Index, documents: Iterable[Document]) -> Block:
+    """Documents, which end with their separators, as one block."""
+    some = list(documents)
+    rows = [
+        (0, len(one.tokens), one.bytes, one.id.encode(), index.sources.index(one.source),
+         index.languages.index(one.language))
+        for one in some
+    ]  # fmt: skip
+    for one in some:
+        if not (one.id.isascii() and 0 < len(one.id) <= RECORD["id"].itemsize):
+            raise InputError(f"document id {one.id!r}: ids have 1 to 32 ASCII characters")
+    return np.array(rows, RECORD), np.concatenate([np.zeros(0, np.uint32), *(one.tokens for one in some)])
 
 
 def write_index(open_file: Open, index: Index, made: Iterable[tuple[Shard, Histogram]]) -> Index:
@@ -96,9 +105,17 @@ def write_folder(folder: Path, index: Index, documents: Iterable[Document]) -> I
     def open_file(path: str) -> AbstractContextManager[Writer]:
         return writing(str(folder / path))
 
-    shard, records = write_shard(open_file, "00000", index, documents)
+    shard, records = write_shard(open_file, "00000", index, [block_of(index, documents)])
     return write_index(open_file, index, [(shard, histogram(index, records))])
 
 
-def _numbers(names: tuple[str, ...]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names)}
+def _check(index: Index, records: Records, tokens: Tokens) -> None:
+    if len(tokens) and int(tokens.max()) >= index.vocabulary:
+        ends = np.cumsum(records["length"])
+        owner = int(np.searchsorted(ends, int(tokens.argmax()), "right"))
+        raise InputError(
+            f"document {records['id'][owner].decode()}: token {tokens.max()} lies outside the vocabulary "
+            f"({index.vocabulary}): these tokens were made by another tokenizer"
+        )
+    if int(records["length"].sum()) != len(tokens) or not (records["length"] > 0).all():
+        raise InputError(f"documents of {records['length'].sum()} tokens in a block of {len(tokens)}, or an empty one")

@@ -11,5 +11,5 @@ decontaminate = stage(
     takes={"dialogues": ("dev", "test"), "evaluations": ("files",)},
 )
 tokenizer = stage("data_curation.tokenizer:tokenizer", version=1)
-shard = stage("data_curation.shard:shard", version=1)
+shard = stage("data_curation.shard:shard", version=2)
 dialogues = stage("data_curation.dialogues:dialogues", version=1, takes={"sources": ("files",)})

@@ -1,5 +1,6 @@
 """The stage `shard`: every document once, exact ids, and bytes that follow from documents and settings alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from data_curation.shard import ShardConfig, shard
 from data_curation.shards import Document, Shards, heldout_documents
+from data_curation.token_runs import _loaded
 from data_curation.tokenizer import TokenizerConfig, tokenizer
 from tests.data_curation.corpus import documents, new_place, row, rows
 
@@ -160,3 +162,62 @@ def test_what_leaves_nothing_is_refused(
     given = documents(tmp_path / "some", some)
     with pytest.raises(InputError, match=words):
         made(tmp_path / "made", CONFIG.model_copy(update=change), [given], bpe)
+
+
+def test_near_duplicates_of_held_out_documents_are_dropped(bpe: Artifact, tmp_path: Path) -> None:
+    """Copies with a few changed words, and pages that quote a held-out one whole, leave training; others stay."""
+    plain = rows(NUMBER, words=200)
+    first = made(tmp_path / "first", CONFIG, [documents(tmp_path / "plain", plain)], bpe)
+    held = {document.id for document in read(first, "heldout") if len(document.tokens) > 200}
+    texts = {some["id"]: some["text"] for some in plain}
+    assert len(held) > 5
+    more: dict[str, list[dict[str, Any]]] = {"copy": [], "quote": [], "other": []}
+    for at, name in enumerate(sorted(held)):
+        words = texts[name].split(" ")
+        changed = ["ZZ" if index % 40 == 20 else word for index, word in enumerate(words)]
+        more["copy"].append(row(f"copy {at}", " ".join(changed)))
+        more["quote"].append(row(f"quote {at}", f"Before it. {texts[name]} {'And after it. ' * 50}"))
+        more["other"].append(row(f"other {at}", " ".join(sorted(words))))
+    given = documents(tmp_path / "more", [*plain, *(one for some in more.values() for one in some)])
+    place = new_place(tmp_path / "second")
+    counts = shard(CONFIG, [given], bpe, place)
+    training = {document.id for document in read(place, "shards")}
+    mine = {document.id for document in read(place, "heldout")}
+    left = {kind: sum(one["id"] in training for one in some) for kind, some in more.items()}
+    apart = [one for one in more["other"] if one["id"] not in mine]
+    assert left == {"copy": 0, "quote": 0, "other": len(apart)}
+    dropped = {some["reason"]: some["documents"] for some in counts.funnel}
+    assert dropped["near a held-out document"] == NUMBER + 3 * len(held) - len(training) - len(mine)
+    whole = CONFIG.model_copy(update={"heldout_overlap": None})
+    assert shard(whole, [given], bpe, new_place(tmp_path / "third")).funnel == []
+
+
+def test_an_encoder_that_differs_is_not_used(given: Artifact, bpe: Artifact, place: Place, tmp_path: Path) -> None:
+    """Where the fast encoder gives a wrong id in the sample, Hugging Face encodes the file, and a warning says so."""
+    import fastokens
+
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for file in Path(bpe.uri("tokenizer")).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    wrong = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = wrong["model"]["vocab"]
+    vocabulary["na"], vocabulary["pe"] = vocabulary["pe"], vocabulary["na"]
+    _loaded(folder, True).fast = fastokens.Tokenizer.from_json_str(json.dumps(wrong))
+    mine = Artifact("tokenizer", str(tmp_path), {"tokenizer": bpe.part("tokenizer")}, key="mine")
+    again = new_place(tmp_path / "again")
+    counts = shard(CONFIG, [given], mine, again)
+    assert any("gave other token ids than Hugging Face tokenizers in 2 of 3 files" in text for text in counts.warnings)
+    assert digests(again) == digests(place)
+
+
+def test_a_document_of_50_million_tokens_goes_through(bpe: Artifact, tmp_path: Path) -> None:
+    """Beside ordinary ones it is never held out, and comes back whole."""
+    some = [*rows(100), row("long", "7" * 50_000_000)]
+    place = made(tmp_path / "made", CONFIG, [documents(tmp_path / "some", some)], bpe)
+    shards = Shards(Path(place.home) / "shards")
+    longest = int(shards.lengths.argmax())
+    tokens = shards.tokens(longest)
+    assert len(tokens) == 50_000_001 and shards.document(longest).bytes == 50_000_000
+    assert (tokens[:-1] == tokens[0]).all() and tokens[-1] == shards.index.separator
+    assert "long" not in {document.source for document in read(place, "heldout")}

@@ -12,7 +12,7 @@ import pytest
 from data_curation.files import Writer, copy_file, join, writing
 from data_curation.settings import ConfigError, InputError
 from data_curation.shard_index import Index
-from data_curation.shard_writer import histogram, write_index, write_shard
+from data_curation.shard_writer import block_of, histogram, write_index, write_shard
 from data_curation.shards import Document, Shards
 from training.batches import IGNORED, Batch, Batches
 from training.mixing import MixConfig
@@ -32,7 +32,7 @@ def shards(folder: Path, sizes: Sequence[int], sources: Sequence[str] = ("web",)
     def open_file(path: str) -> AbstractContextManager[Writer]:
         return writing(str(folder / path))
 
-    made = [write_shard(open_file, f"{at:05d}", index, documents[at::number]) for at in range(number)]
+    made = [write_shard(open_file, f"{at:05d}", index, [block_of(index, documents[at::number])]) for at in range(number)]
     write_index(open_file, index, [(shard, histogram(index, records)) for shard, records in made])
     return folder
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from data_curation.settings import ConfigError
-from training.mixing import MixConfig, epochs, shares
+from training.mixing import MixConfig, epochs, shares, too_often
 
 POOLS = {("web", 8): 600, ("web", 12): 200, ("books", 13): 200, ("code", 5): 1000}
 """Tokens by source and power of two of the length."""
@@ -55,3 +55,12 @@ def test_an_unknown_source_is_named() -> None:
     """With those that the shards hold."""
     with pytest.raises(ConfigError, match=r"no source 'wep' in the shards, which hold books, code, web"):
         shares(MixConfig(sources={"wep": 1}), 4096, POOLS)
+
+
+def test_repeats_are_warned_of_or_refused() -> None:
+    """Above four times a warning names source and number; above `max_epochs` the phase does not begin."""
+    read = {"web": 2.0, "books": 5.25}
+    (warning,) = too_often("pretrain-8k", read, None)
+    assert "'books' are read 5.2 times" in warning
+    with pytest.raises(ConfigError, match=r"pretrain.max_epochs is 3, but pretrain-8k would read .* 'books' 5.2 times"):
+        too_often("pretrain-8k", read, 3)
