@@ -97,7 +97,7 @@ def _block(line: str, tag: str, gap: bool, bullet: str) -> Block | None:
     size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
     if size < 2 * len(text):
         size = len(text)
-    ends = _END.search(text, len(text) - 4) is not None
+    ends = not text[-1].isalnum() and _END.search(text, len(text) - 4) is not None
     return Block(
         text,
         tag,

@@ -27,8 +27,8 @@ _QUICK = 0.5
 _LONG_TAG = 2**14
 """Bytes from one tag to the next below which its attributes cost nothing that counts."""
 
-_FEW_BYTES, _FEW_TAGS, _FEW_PARTS = 2**14, 3_000, 50_000
-"""Bytes, start tags, and spaces, slashes and equals signs, without which no attribute begins, up to which a page takes
+_FEW_TAGS, _FEW_PARTS = 3_000, 50_000
+"""Start tags, and spaces, slashes and equals signs, without which no attribute begins, up to which a page takes
 three seconds at most: of n tags no more than half can be opened again in each of the other half."""
 
 _VALUE = re.compile(rb"""=\s*(?:"[^"]*"|'[^']*')""")
@@ -49,12 +49,12 @@ def harmless(page: bytes) -> bool:
     """Whether a page has so few tags and attributes that it takes seconds at most, however they are nested."""
     import numpy as np
 
-    if len(page) <= _FEW_BYTES:
-        return page.count(b"<") - page.count(b"</") <= _FEW_TAGS
     data = np.frombuffer(page, np.uint8)
-    tags = np.count_nonzero((data[:-1] == ord("<")) & (data[1:] != ord("/")))
-    parts = sum(map(np.count_nonzero, (data <= ord(" "), data == ord("="), data == ord("/"))))
-    return bool(tags <= _FEW_TAGS and parts <= _FEW_PARTS)
+    tags = np.count_nonzero((data[:-1] == ord("<")) & (data[1:] != ord("/"))) if len(page) > _FEW_TAGS else 0
+    if tags > _FEW_TAGS or len(page) <= _FEW_PARTS:
+        return tags <= _FEW_TAGS
+    parts = (data <= ord(" "), data == ord("="), data == ord("/"))
+    return sum(map(np.count_nonzero, parts)) <= _FEW_PARTS
 
 
 def estimate(page: bytes, max_depth: int, max_seconds: float) -> Cost:
