@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_curation.settings import InputError
 
 SEPARATOR = "<|endoftext|>"
-COMPARED = 1 << 16  # characters of a long text that are compared: Hugging Face takes minutes for 100 MB
+COMPARED = 1 << 13  # characters of a long text that are compared: Hugging Face takes minutes for 100 MB
 
 Ids = NDArray[np.uint32]
 

@@ -10,6 +10,7 @@ from data_curation.shards import Tokens
 
 RUN = 8  # tokens, about six words: shorter ones are shared by chance
 SMALLEST = 48  # distinct runs a held-out document needs before another one counts as a copy of it for holding it
+COMMON = 32  # a run of more held-out documents is boilerplate and tells nothing
 PART = 1 << 20
 TABLE_BITS = 24  # of a table that rules out nearly every run with one look-up
 
@@ -33,7 +34,11 @@ class HeldOut:
         hashes, owners = hashes[order], owners[order]
         new = np.ones(len(order), bool)
         new[1:] = (np.diff(owners) != 0) | (hashes[1:] != hashes[:-1])
-        return cls(hashes[new], owners[new], np.bincount(owners[new], minlength=len(lengths)))
+        hashes, owners = hashes[new], owners[new]
+        _, where, number = np.unique(hashes, return_inverse=True, return_counts=True)
+        telling = number[where] <= COMMON
+        hashes, owners = hashes[telling], owners[telling]
+        return cls(hashes, owners, np.bincount(owners, minlength=len(lengths)))
 
     def near(self, tokens: Tokens, lengths: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
         """Which documents share at least `share` of their runs, or of a held-out document's, with that document.
@@ -57,19 +62,27 @@ class HeldOut:
         maybe = np.flatnonzero(self._table[hashes >> np.uint64(64 - TABLE_BITS)])
         at = np.searchsorted(self.runs, hashes[maybe])
         found = maybe[(at < len(self.runs)) & (self.runs[np.minimum(at, len(self.runs) - 1)] == hashes[maybe])]
+        shared, ends = np.bincount(owners[found], minlength=len(lengths)), np.cumsum(np.maximum(lengths - RUN, 0))
+        runs = np.diff(ends, prepend=0)
         near = np.zeros(len(lengths), bool)
-        ends = np.searchsorted(owners, np.arange(len(lengths) + 1))
-        for document in np.unique(owners[found]).tolist():
-            near[document] = self._near(np.unique(hashes[ends[document] : ends[document + 1]]), share)
+        bounds = np.cumsum(shared)
+        for document in np.flatnonzero((shared > 0) & (shared >= share * np.minimum(runs, SMALLEST))).tolist():
+            mine = np.sort(hashes[found[bounds[document] - shared[document] : bounds[document]]])
+            near[document] = self._near(mine, int(runs[document]), share)
         return near
 
-    def _near(self, mine: Hashes, share: float) -> bool:
+    def _near(self, mine: Hashes, runs: int, share: float) -> bool:
+        """Whether one held-out document holds enough of a document's `runs`, or the other way round.
+
+        `mine` are those of its runs that any held-out document has, sorted.
+        """
         first, last = np.searchsorted(self.runs, mine, "left"), np.searchsorted(self.runs, mine, "right")
         number = last - first
         at = np.repeat(first - np.cumsum(number) + number, number) + np.arange(number.sum())
-        counted = np.bincount(self.owners[at], minlength=len(self.sizes))
-        smaller = np.where(self.sizes >= SMALLEST, np.minimum(self.sizes, len(mine)), len(mine))
-        return bool((counted >= share * smaller).any())
+        new = np.repeat(np.concatenate([[True], mine[1:] != mine[:-1]]), number)
+        copied = np.bincount(self.owners[at], minlength=len(self.sizes)) >= share * runs
+        quoted = np.bincount(self.owners[at[new]], minlength=len(self.sizes)) >= share * self.sizes
+        return bool((copied | (quoted & (self.sizes >= SMALLEST))).any())
 
     @cached_property
     def _table(self) -> NDArray[np.bool_]:
