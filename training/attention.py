@@ -94,21 +94,25 @@ def _by_sdpa(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: f
     gqa = query.shape[1] != key.shape[1]
     if layout.pieces:
         return torch.cat([_piece(query[a:b], key[a:b], value[a:b], scale, gqa) for a, b in layout.pieces])
-    rows = [one.view(layout.rows, layout.width, *one.shape[1:]).transpose(1, 2) for one in (query, key, value)]
+    shape = query.shape
+    query, key, value = (
+        one.view(layout.rows, layout.width, *one.shape[1:]).transpose(1, 2) for one in (query, key, value)
+    )
     if layout.mask is not None:  # no kernel of a GPU takes both a mask and shared heads
-        rows[1:] = [one.repeat_interleave(query.shape[1] // key.shape[1], 1) for one in rows[1:]]
-        out = scaled_dot_product_attention(*rows, attn_mask=layout.mask, scale=scale)
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
+        out = scaled_dot_product_attention(query, key, value, attn_mask=layout.mask, scale=scale)
     elif query.device.type == "cuda":
         with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION], set_priority=True):
-            out = scaled_dot_product_attention(*rows, is_causal=True, scale=scale, enable_gqa=gqa)
+            out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
     else:
-        out = scaled_dot_product_attention(*rows, is_causal=True, scale=scale, enable_gqa=gqa)
-    return out.transpose(1, 2).reshape(query.shape)
+        out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
+    return out.transpose(1, 2).reshape(shape)
 
 
 def _piece(query: Tensor, key: Tensor, value: Tensor, scale: float, gqa: bool) -> Tensor:
-    heads = (one.transpose(0, 1)[None] for one in (query, key, value))
-    return scaled_dot_product_attention(*heads, is_causal=True, scale=scale, enable_gqa=gqa)[0].transpose(0, 1)
+    query, key, value = (one.transpose(0, 1)[None] for one in (query, key, value))
+    out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
+    return out[0].transpose(0, 1)
 
 
 def _for_sdpa(documents: np.ndarray, first: np.ndarray, device: torch.device) -> Layout:

@@ -59,7 +59,10 @@ class Decoder:
     def loss(
         self, tokens: Tensor, labels: Tensor, positions: Tensor, layout: Layout, scale: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """The loss to go back from, and the sum of cross entropies times `scale`; the first three are [rows, seq_len]."""
+        """The loss to go back from, and the sum of cross entropies times `scale`.
+
+        Tokens, labels and positions are int64 [rows, seq_len].
+        """
         hidden = self.hidden(tokens, positions, layout)
         return linear_cross_entropy(hidden, self.model.lm_head.weight, labels.flatten(), scale, z_loss)
 

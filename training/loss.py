@@ -39,10 +39,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         return entropy + z_total, entropy
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """Gradients of hidden and weight."""
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * gradient, d_weight * gradient, None, None, None
+        return d_hidden * gradients[0], d_weight * gradients[0], None, None, None
 
 
 def linear_cross_entropy(
