@@ -1,5 +1,6 @@
 """Text with mojibake undone and Unicode in its composed form, everything else as it was."""
 
+import re
 import unicodedata
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ _BREAKS = "\u2028\u2029\x85"
 _CONTROLS = "".join(map(chr, [*range(9), *range(11, 32), 0x7F, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)]))
 _SPECIAL = frozenset(_LIGATURES + _BREAKS + _CONTROLS)
 """Signs that ftfy takes out or replaces wherever they stand."""
+_PAIR = re.compile("[^\x00-\x7f]{2}|[\x80-\x9fÂÃŒœ]")
+"""What ftfy takes for badly decoded holds two signs beyond ASCII in a row, or one of these."""
 
 
 def normalise(text: str) -> str:
@@ -31,6 +34,8 @@ def _clean(text: str) -> bool:
         return True
     if not _SPECIAL.isdisjoint(other.decode()) or not unicodedata.is_normalized("NFC", text):
         return False
+    if not _PAIR.search(text):
+        return True
     # ftfy looks at each line, and there `^` is the line's start.
     return not (_ftfy().is_bad(text) or "\nÃ " in text or "\nÂ " in text)
 

@@ -107,7 +107,7 @@ class _Lines:
         keep = [line is not None for line in lines]
         self.batch.leave(index, lines)
         sentences = int(self.sentences[part][keep].sum())
-        if edited or not self.batch.by_chunk(index):
+        if edited or not self.batch.by_line(index):
             sentences = sum(self.batch.sentences_of(text, line) for line in lines if line is not None)
         else:
             text.left_words = int(self.words[part][keep].sum())

@@ -1,5 +1,6 @@
 """Documents as the rules see them: split once into lines, chunks and words, many documents in one array."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_curation.rules.vocabulary import MIDDLE, PERIOD, Integers, Vocabulary
+from data_curation.rules.vocabulary import MIDDLE, PERIOD, PERIODS, Integers, Vocabulary
 from data_curation.words import Words
 
 
@@ -32,6 +33,11 @@ class Text:
 
     def __post_init__(self) -> None:
         self.lines, self.left = self.text.splitlines(), self.text
+
+
+_MARKS = "".join(map(re.escape, sorted(PERIODS)))
+GAP = re.compile(rf"[{_MARKS}](?:[^\w\s]| (?=[^\w\s]))*(?:[^\S\n]{{2,}}|[^\S \n])(?:[^\w\s]|\Z)")
+"""Spaces that spaCy takes for a word, and so for the beginning of a sentence, where marks or nothing may follow."""
 
 
 class Batch:
@@ -111,6 +117,15 @@ class Batch:
         """Whether the words of a text are those of its chunks."""
         return index not in self._whole
 
+    def by_line(self, index: int) -> bool:
+        """Whether `sentences` tells the sentences of a text's lines."""
+        if index in self._whole:
+            return False
+        text = self.texts[index]
+        # The search is slow, and there are few other spaces than single ones, none of which count as printable.
+        plain = "  " not in text.text and all(map(str.isprintable, text.lines))
+        return plain or not GAP.search(text.text)
+
     def words_left(self, index: int) -> int:
         """Words of what is left of one text."""
         text = self.texts[index]
@@ -123,9 +138,9 @@ class Batch:
         return text.left_words
 
     def sentences_of(self, text: Text, line: str) -> int:
-        """Sentences of one line that is no longer as it came."""
-        if not Words.of(text.language).by_chunk:
-            return len(Words.of(text.language).sent_tokenize(line))
+        """Sentences of one line that is no longer as it came, or holds a gap that opens one."""
+        if not Words.of(text.language).by_chunk or GAP.search(line):
+            return len(Words.of(text.language).span_tokenize(line))
         words = self.vocabulary.spelled(self._numbers(text, line))
         flags = self.vocabulary.flags.values[words].tolist()
         count, seen = int(bool(flags)), False

@@ -1,7 +1,7 @@
 """Documents whose URL is blocked."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_curation.rules.rule import given_file
 from data_curation.settings import InputError, Settings
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 class UrlsConfig(Settings):
     """Blocked URLs, by a list of your own; no list comes along."""
+
+    MEASURES: ClassVar[frozenset[str]] = frozenset(("block_list", "words"))
 
     block_list: str = ""
     """Text file (path or URI) of domains (`example.com`, with all below) and beginnings of URLs, one a line."""

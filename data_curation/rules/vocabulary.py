@@ -17,7 +17,8 @@ CHUNKS = 500_000
 """Chunks remembered per process, about 150 MB; all are forgotten when there are more."""
 MARKS, LETTER, PERIOD, MIDDLE = 1, 2, 4, 8
 """Of a word: only punctuation (datatrove's set); holds a letter; ends a sentence; punctuation or end of a sentence."""
-_PERIODS = frozenset(Sentencizer.default_punct_chars)
+PERIODS = frozenset(Sentencizer.default_punct_chars)
+"""What ends a sentence."""
 
 
 class Vocabulary:
@@ -84,7 +85,7 @@ class Vocabulary:
 def _flags(word: str) -> int:
     if word.isalpha():
         return LETTER
-    period = word in _PERIODS
+    period = word in PERIODS
     flags = MARKS * PUNCTUATION_SET.issuperset(word) | LETTER * any(map(str.isalpha, word)) | PERIOD * period
     return flags | MIDDLE * (period or all(unicodedata.category(mark)[0] == "P" for mark in word))
 

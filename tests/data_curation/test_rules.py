@@ -124,6 +124,10 @@ def grown(language: str) -> list[str]:
         "\r\n".join(paragraphs(34, say)),
         "\u2028".join(paragraphs(35, say)),
     ]
+    texts += [
+        "the the the\nthe the the\nthe the the\nthe end.  :-)",
+        "It is so.\u00a0- It is. It is (so).  ... It is.  —",
+    ]
     texts += ["", " ", "\n\n", ".", "word", "\n".join(["short line"] * 40), text(36, say) + "\n" + text(36, say)]
     return texts
 
