@@ -4,10 +4,10 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from data_curation.clean import CleanConfig
 from data_curation.decontaminate import DecontaminateConfig
@@ -66,6 +66,15 @@ class PipelineConfig(Settings):
     run: RunConfig = RunConfig()
     """Where and how to run; never part of any key."""
 
+    @model_validator(mode="after")
+    def _words_are_stages(self) -> Self:
+        for name in ("hours", "stages"):
+            for word in getattr(self.run, name):
+                if word not in WORDS:
+                    near = difflib.get_close_matches(word, WORDS, 1)
+                    raise ValueError(f"run.{name} names {word!r}: stages are {', '.join(near or WORDS)}")
+        return self
+
 
 WORDS = (
     "extract",
@@ -97,7 +106,11 @@ def load(preset: str, sets: Sequence[str] = ()) -> PipelineConfig:
 
     Raises ConfigError in one line: the setting's path, what is wrong, the value, what to do.
     """
-    data = _read(preset)
+    return lay(_read(preset), sets)
+
+
+def lay(data: dict[str, Any], sets: Sequence[str]) -> PipelineConfig:
+    """The settings in `data`, which changes, with `section.field=value` laid over them; errors as of `load`."""
     for text in sets:
         _lay(data, text)
     try:
@@ -183,7 +196,7 @@ def _explain(error: ValidationError) -> str:
         return f"{path}: is missing: give it a value{tail}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return (message if message.startswith(str(first["loc"][0])) else f"{path}: {message}") + tail
+        return (f"{path}: {message}" if path and not message.startswith(str(first["loc"][0])) else message) + tail
     return f"{path}: {message[0].lower()}{message[1:]}, it is {first['input']!r}: give another value{tail}"
 
 

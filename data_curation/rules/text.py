@@ -138,12 +138,12 @@ class Batch:
         return text.left_words
 
     def sentences_of(self, text: Text, line: str) -> int:
-        """Sentences of one line that is no longer as it came, or holds a gap that opens one."""
+        """Sentences of one line that is no longer as it came, or holds a gap that opens one; one at least."""
         if not Words.of(text.language).by_chunk or GAP.search(line):
-            return len(Words.of(text.language).span_tokenize(line))
+            return max(1, len(Words.of(text.language).span_tokenize(line)))
         words = self.vocabulary.spelled(self._numbers(text, line))
         flags = self.vocabulary.flags.values[words].tolist()
-        count, seen = int(bool(flags)), False
+        count, seen = 1, False
         for at, flag in enumerate(flags):
             if flag & PERIOD:
                 seen = True

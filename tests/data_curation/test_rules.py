@@ -126,6 +126,8 @@ def grown(language: str) -> list[str]:
     ]
     texts += [
         "the the the\nthe the the\nthe the the\nthe end.  :-)",
+        "end. so. [1] [1] \nend. so. [1] [1] ",
+        "the the the \nthe the the \nthe the the \nthe the the \n[1] [1] [1] ",
         "It is so.\u00a0- It is. It is (so).  ... It is.  —",
     ]
     texts += ["", " ", "\n\n", ".", "word", "\n".join(["short line"] * 40), text(36, say) + "\n" + text(36, say)]
