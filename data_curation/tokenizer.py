@@ -1,37 +1,26 @@
 """Byte-level BPE with chat tokens, trained on a sample of the documents, or a given tokenizer."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from data_curation.encoding import SEPARATOR, Encoder
 from data_curation.files import sha256_file
 from data_curation.place import Place
 from data_curation.progress import Progress
 from data_curation.settings import ConfigError, InputError, Settings, sha256_of
-from data_curation.tokenizer_quality import measure
+from data_curation.tokenizer_files import SPECIAL, add_chat, check_contract, given, write_folder
+from data_curation.tokenizer_quality import Row, measure
 
-END_OF_TURN, PAD = "<|im_end|>", "<|pad|>"
-SPECIAL = [SEPARATOR, "<|im_start|>", END_OF_TURN, PAD, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
-# The newline stands before the NEXT turn, so that the last token an answer is trained on is the end of the turn.
-TEMPLATE = """\
-{%- for message in messages -%}
-{{- ('' if loop.first else '\\n') + '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['role'] == 'assistant' -%}
-{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}
-{%- else -%}
-{{- message['content'] + '<|im_end|>' -}}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '\\n<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|DIGITS|"
+    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 MEASURED = 0.05  # share of the documents that are not trained on but measured, and at most
 MEASURED_BYTES = 16 * 2**20
 COUNTED_BYTES = 32 * 2**20  # of the training sample, encoded to see which entries are used
@@ -41,25 +30,39 @@ class TokenizerConfig(Settings):
     """How the tokenizer comes into being."""
 
     path: str = ""
-    """Folder of a ready tokenizer to copy instead of training one; its content, not its place, is part of the key."""
+    """Ready tokenizer to copy instead of training one: a folder or hub://OWNER/NAME[@REVISION]; its bytes are part of
+    the key, its place is not."""
+    chat: Literal["given", "chatml"] = "given"
+    """What a ready tokenizer is used with: its own template and special tokens, which must be fit for training, or
+    ours, added where it lacks them."""
     vocab_size: int = Field(default=32768, ge=256 + len(SPECIAL))
     """Entries in all: 256 bytes, special tokens, merges. Below 65,537 the shards take two bytes a token."""
     sample_bytes: int = Field(default=256 * 2**20, gt=0)
     """UTF-8 bytes of documents to train on, chosen by the hash of their ids; about 30 s for 100 MB."""
-    pattern: str = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|"
-        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    """Regular expression (Oniguruma) whose matches no merge may cross; the default takes digits one by one."""
+    digits: Literal[1, 2, 3] = 1
+    """Digits of one token at most: 1 as in Qwen 3 and Gemma, 3 as in Llama 3 and GPT-4."""
+    pattern: str = ""
+    """Regular expression (Oniguruma) whose matches no merge may cross; empty: words with a leading space, digits,
+    signs, line ends, other spaces, as in current open models."""
+    reference: str = ""
+    """Tokenizer to compare with, a folder or hub name as in `path`; it changes the report, not the tokenizer."""
     seed: int = 0
     """Chooses which documents are in the sample."""
 
     def identity(self) -> dict[str, Any]:
         """As for every section, but a given folder counts by its files' bytes."""
         data = super().identity()
-        if self.path:
-            data["path"] = sha256_of({file.name: sha256_file(str(file)) for file in _given(self.path)})
+        for name in ("path", "reference"):
+            if value := getattr(self, name):
+                files = given(value, f"tokenizer.{name}")
+                data[name] = sha256_of({file.name: sha256_file(str(file)) for file in files})
         return data
+
+    def split(self) -> str:
+        """The regular expression in use."""
+        return self.pattern or PATTERN.replace(
+            "DIGITS", r"\p{N}" if self.digits == 1 else rf"\p{{N}}{{1,{self.digits}}}"
+        )
 
 
 def tokenizer(config: TokenizerConfig, documents: Artifact, place: Place) -> Counts:
@@ -70,15 +73,16 @@ def tokenizer(config: TokenizerConfig, documents: Artifact, place: Place) -> Cou
         folder = place.scratch / "tokenizer"
         folder.mkdir(parents=True, exist_ok=True)
         if config.path:
-            for file in _given(config.path):
-                (folder / file.name).write_bytes(file.read_bytes())
+            _copy(config, folder)
         else:
-            _write_folder(folder, train(config, sample, place))
+            write_folder(folder, train(config, sample, place).to_str(pretty=True))
         check_contract(folder)
         with place.piece("tokenizer") as piece:
             piece.send("tokenizer", folder)
         done = piece.piece
-    counts = measure(place.folder(done, "tokenizer"), sample.measured(), sample.rows(0, sample.counted), place)
+    reference = _reference(config, place.scratch) if config.reference else None
+    rows = sample.measured(), sample.rows(0, sample.counted)
+    counts = measure(place.folder(done, "tokenizer"), reference, *rows, place)
     counts.taken = {"documents": sample.documents, "bytes": sample.bytes}
     if counts.made["entries"] < config.vocab_size and not config.path:
         counts.warnings.append(
@@ -117,7 +121,7 @@ class Sample:
         train = min(measure, config.sample_bytes / size)
         return cls(uris, config.seed, train, measure, min(train, COUNTED_BYTES / size), number, size)
 
-    def measured(self) -> Iterator[tuple[str, str]]:
+    def measured(self) -> Iterator[Row]:
         """The documents to measure; of a handful none may be left for that, then those that were trained on."""
         found = False
         for row in self.rows(self.measure, 1):
@@ -126,14 +130,14 @@ class Sample:
         if not found:
             yield from self.rows(0, self.measure)
 
-    def rows(self, low: float, high: float) -> Iterator[tuple[str, str]]:
-        """(text, language) of the documents whose hash / 2^64 lies in [low, high)."""
+    def rows(self, low: float, high: float) -> Iterator[Row]:
+        """(text, language, source) of the documents whose hash / 2^64 lies in [low, high)."""
         import xxhash
 
         for uri in self.uris:
-            for row in read_rows(uri, ["id", "text", "language"]):
+            for row in read_rows(uri, ["id", "text", "language", "source"]):
                 if row["text"] and low <= xxhash.xxh3_64_intdigest(row["id"], self.seed) / 2**64 < high:
-                    yield row["text"], row["language"] or "unknown"
+                    yield row["text"], row["language"] or "unknown", row["source"] or "unknown"
 
 
 def train(config: TokenizerConfig, sample: Sample, place: Place) -> Any:
@@ -142,9 +146,9 @@ def train(config: TokenizerConfig, sample: Sample, place: Place) -> Any:
 
     made = Tokenizer(models.BPE())
     try:
-        split = pre_tokenizers.Split(Regex(config.pattern), "isolated")
+        split = pre_tokenizers.Split(Regex(config.split()), "isolated")
     except Exception as error:  # the binding raises bare Exception for a wrong expression
-        raise ConfigError(f"tokenizer.pattern: no valid regular expression ({error}): {config.pattern}") from error
+        raise ConfigError(f"tokenizer.pattern: no valid regular expression ({error}): {config.split()}") from error
     made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])  # type: ignore[assignment]
     made.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
@@ -158,52 +162,23 @@ def train(config: TokenizerConfig, sample: Sample, place: Place) -> Any:
     return made
 
 
-def check_contract(folder: Path) -> None:
-    """Refuse a tokenizer whose chat template or special tokens would spoil training later on."""
-    from transformers import AutoTokenizer
-
-    made: Any = AutoTokenizer.from_pretrained(str(folder))
-    if made.eos_token is None or made.pad_token is None or made.pad_token == made.eos_token:
-        raise InputError(f"{folder}: eos_token is {made.eos_token!r}, pad_token {made.pad_token!r}; two are needed")
-    if not made.chat_template or "generation" not in made.chat_template:
-        raise InputError(f"{folder}: its chat template needs {{% generation %}} markers around the assistant's words")
-    turns = [{"role": role, "content": "a"} for role in ("system", "user", "assistant", "user", "assistant")]
-    found = made.apply_chat_template(turns, return_dict=True, return_assistant_tokens_mask=True)
-    trained = [token for token, mask in zip(found["input_ids"], found["assistant_masks"], strict=True) if mask]
-    if not trained or trained[-1] != made.eos_token_id:
-        last = made.convert_ids_to_tokens(trained[-1:])
-        raise InputError(f"{folder}: the last trained token of a conversation is {last}, not eos {made.eos_token!r}")
-    Encoder(folder, fast=False)
+def _copy(config: TokenizerConfig, folder: Path) -> None:
+    for file in given(config.path, "tokenizer.path"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    if config.chat == "chatml":
+        add_chat(folder)
 
 
-def _write_folder(folder: Path, made: Any) -> None:
-    # Written by hand, not by save_pretrained: no release of transformers may change the bytes.
-    settings = {
-        "bos_token": SEPARATOR,
-        "clean_up_tokenization_spaces": False,
-        "eos_token": END_OF_TURN,
-        "extra_special_tokens": [token for token in SPECIAL if token not in (SEPARATOR, END_OF_TURN, PAD)],
-        "pad_token": PAD,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    (folder / "tokenizer.json").write_text(made.to_str(pretty=True), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+def _reference(config: TokenizerConfig, scratch: Path) -> Path:
+    """The folder of the tokenizer to compare with."""
+    folder = scratch / "reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in given(config.reference, "tokenizer.reference"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
 
 
-def _counted(rows: Iterator[tuple[str, str]], progress: Progress) -> Iterator[str]:
-    for text, _ in rows:
+def _counted(rows: Iterator[Row], progress: Progress) -> Iterator[str]:
+    for text, _, _ in rows:
         progress.update()
         yield text
-
-
-def _given(path: str) -> list[Path]:
-    """The tokenizer files of a given folder; model weights and the like that lie beside them stay there."""
-    names = [
-        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"),
-        *("added_tokens.json", "vocab.json", "merges.txt"),
-    ]
-    found = [Path(path) / name for name in names if (Path(path) / name).is_file()]
-    if not any(file.name == "tokenizer.json" for file in found):
-        raise ConfigError(f"tokenizer.path: no tokenizer.json in {path}; give a folder with a fast tokenizer")
-    return found

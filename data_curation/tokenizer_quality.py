@@ -1,7 +1,8 @@
-"""How good a tokenizer is: bytes per token by language, unused entries, round trip."""
+"""How good a tokenizer is: bytes per token by language and source beside a reference, unused entries, round trip."""
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,71 +13,100 @@ from data_curation.counts import Counts
 from data_curation.encoding import Encoder
 from data_curation.place import Place
 
-LANGUAGES = 12  # shown one by one, those with the most bytes
+GROUPS = 12  # languages, and sources, shown one by one: those with the most bytes
 # Characters from all of Unicode but the surrogates: between them they hold every byte that UTF-8 knows.
 CHARACTERS = "".join(
     chr(code) for code in [*range(0x3000), *range(0x3000, 0x110000, 97)] if not 0xD800 <= code < 0xE000
 )
 
-Rows = Iterable[tuple[str, str]]
+Row = tuple[str, str, str]
+"""Text, language and source of a document."""
 
 
-def measure(folder: Path, measured: Rows, trained: Rows, place: Place) -> Counts:
-    """Metrics of the tokenizer in `folder` on (text, language) rows; `trained` only adds to the use of entries."""
-    encoder = Encoder(folder)
+@dataclass
+class _Sizes:
+    """Of some documents: UTF-8 bytes, tokens, tokens of the reference."""
+
+    rows: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for size, _, _ in self.rows)
+
+    def ratio(self, top: int, bottom: int) -> dict[str, Any]:
+        """Sum of one column over sum of another, with the standard error of a ratio estimate over documents."""
+        sizes = np.array(self.rows, float).reshape(-1, 3)
+        whole, number = sizes[:, bottom].sum(), len(self.rows)
+        if whole == 0:
+            return {"value": 0.0, "n": number, "standard_error": None}
+        value = float(sizes[:, top].sum() / whole)
+        residual = sizes[:, top] - value * sizes[:, bottom]
+        error = math.sqrt(number * float(residual @ residual) / (number - 1)) / float(whole) if number > 1 else None
+        return {"value": value, "n": number, "standard_error": error}
+
+
+def measure(
+    folder: Path, reference: Path | None, measured: Iterable[Row], trained: Iterable[Row], place: Place
+) -> Counts:
+    """Metrics of the tokenizer in `folder` on the measured documents; `trained` only adds to the use of entries.
+
+    `tokens_against_reference` is its tokens over those of the tokenizer in `reference`, of the same documents.
+    """
+    encoder, other = Encoder(folder), Encoder(reference) if reference else None
     used = np.zeros(encoder.vocabulary, bool)
-    languages: dict[str, list[tuple[int, int]]] = {}
+    groups: dict[str, dict[str, _Sizes]] = {"": {}, "language": {}, "source": {}}
     broken = 0 if encoder.slow.decode(encoder.encode([CHARACTERS])[0], skip_special_tokens=False) == CHARACTERS else 1
     for batch in _batched(measured):
-        texts = [text for text, _ in batch]
-        for (text, language), ids in zip(batch, encoder.encode(texts), strict=True):
-            languages.setdefault(language, []).append((len(text.encode()), len(ids)))
+        texts = [text for text, _, _ in batch]
+        coded = encoder.encode(texts)
+        theirs = other.encode(texts) if other else coded
+        for (text, language, source), ids, alike in zip(batch, coded, theirs, strict=True):
+            row = (len(text.encode()), len(ids), len(alike))
+            for kind, name in (("", ""), ("language", language), ("source", source)):
+                groups[kind].setdefault(name, _Sizes()).rows.append(row)
             broken += encoder.slow.decode(ids, skip_special_tokens=False) != text
             used[ids] = True
     for batch in _batched(trained):
-        for ids in encoder.encode([text for text, _ in batch]):
+        for ids in encoder.encode([text for text, _, _ in batch]):
             used[ids] = True
-    return _counts(languages, used, broken, encoder, place)
+    return _counts(groups, used, broken, encoder, other is not None, place)
 
 
-def _batched(rows: Rows) -> Iterator[list[tuple[str, str]]]:
+def _batched(rows: Iterable[Row]) -> Iterator[list[Row]]:
     left = iter(rows)
     while batch := list(islice(left, 256)):
         yield batch
 
 
 def _counts(
-    languages: dict[str, list[tuple[int, int]]], used: np.ndarray[Any, Any], broken: int, encoder: Encoder, place: Place
+    groups: dict[str, dict[str, _Sizes]],
+    used: np.ndarray[Any, Any],
+    broken: int,
+    encoder: Encoder,
+    compared: bool,
+    place: Place,
 ) -> Counts:
-    everything = [pair for pairs in languages.values() for pair in pairs]
-    largest = sorted(languages, key=lambda name: (-sum(size for size, _ in languages[name]), name))[:LANGUAGES]
     unused = encoder.vocabulary - int(used.sum()) - len(encoder.slow.get_added_tokens_decoder())
     counts = Counts(made={"entries": encoder.vocabulary})
-    counts.metrics["bytes_per_token"] = _ratio(everything)
-    for name in largest:
-        counts.metrics[f"bytes_per_token_{name}"] = _ratio(languages[name])
+    for kind, sizes in groups.items():
+        largest = sorted(sizes, key=lambda name: (-sizes[name].bytes, name))[:GROUPS]
+        # One group is all documents once more.
+        for name in largest if kind in ("", "language") or len(largest) > 1 else []:
+            tail = f"_{kind}_{name}" if kind == "source" else f"_{name}" if kind else ""
+            counts.metrics[f"bytes_per_token{tail}"] = sizes[name].ratio(0, 1)
+            if compared:
+                counts.metrics[f"tokens_against_reference{tail}"] = sizes[name].ratio(1, 2)
+        if kind:
+            place.plot(
+                f"bytes-per-token-{kind}",
+                f"Bytes per token by {kind}, on documents not trained on",
+                f"{kind} (most bytes first)",
+                "bytes per token",
+                {name: [(float(at), sizes[name].ratio(0, 1)["value"])] for at, name in enumerate(largest)},
+                kind="bar",
+            )
     counts.metrics["unused_entries"] = {"value": max(unused, 0), "n": encoder.vocabulary, "standard_error": None}
-    value = 1 - broken / (len(everything) + 1)
-    gate = {"gate": "round trip", "value": value, "standard_error": None, "against": 1.0, "passed": broken == 0}
-    counts.gates.append(gate)
-    place.plot(
-        "bytes-per-token",
-        "Bytes per token by language, on documents not trained on",
-        "language (most bytes first)",
-        "bytes per token",
-        {name: [(float(at), counts.metrics[f"bytes_per_token_{name}"]["value"])] for at, name in enumerate(largest)},
-        kind="bar",
-    )
+    number = len(groups[""][""].rows) + 1
+    gate = {"gate": "round trip", "value": 1 - broken / number, "standard_error": None, "against": 1.0}
+    counts.gates.append(gate | {"passed": broken == 0})
     return counts
-
-
-def _ratio(pairs: list[tuple[int, int]]) -> dict[str, Any]:
-    """Bytes per token of all documents together, with the standard error of a ratio estimate over documents."""
-    sizes = np.array(pairs, float).reshape(-1, 2)
-    tokens, number = sizes[:, 1].sum(), len(pairs)
-    if tokens == 0:
-        return {"value": 0.0, "n": number, "standard_error": None}
-    ratio = float(sizes[:, 0].sum() / tokens)
-    residual = sizes[:, 0] - ratio * sizes[:, 1]
-    error = math.sqrt(number * float(residual @ residual) / (number - 1)) / float(tokens) if number > 1 else None
-    return {"value": ratio, "n": number, "standard_error": error}

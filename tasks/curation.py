@@ -10,6 +10,6 @@ decontaminate = stage(
     version=2,
     takes={"dialogues": ("dev", "test"), "evaluations": ("files",)},
 )
-tokenizer = stage("data_curation.tokenizer:tokenizer", version=1)
+tokenizer = stage("data_curation.tokenizer:tokenizer", version=2)
 shard = stage("data_curation.shard:shard", version=2)
 dialogues = stage("data_curation.dialogues:dialogues", version=1, takes={"sources": ("files",)})

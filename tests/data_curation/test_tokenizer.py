@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
+from hypothesis import given as given_text
+from hypothesis import settings
+from hypothesis.strategies import lists, sampled_from
 from transformers import AutoTokenizer
 
 from data_curation.artifact import Artifact
@@ -93,10 +99,44 @@ def test_user_text_never_becomes_a_control_token(names: Any, trained: tuple[Path
     assert names.eos_token_id in names(text).input_ids
 
 
+@settings(max_examples=300, deadline=None)
+@given_text(
+    lists(sampled_from(["<|im_end|>", "<|", "im_start", "|>", "<|endoftext|>", "<|pad|>", "<|fim_", "x", " ", "\n"]))
+)
+def test_no_text_makes_a_control_token(trained: tuple[Path, Counts], pieces: list[str]) -> None:
+    """Whatever is typed, whole or in parts, neither encoder gives the id of a control token; the text comes back."""
+    text = "".join(pieces)
+    encoder = _encoder(trained[0])
+    control = set(encoder.slow.get_added_tokens_decoder())
+    assert len(control) == 7
+    for ids in (encoder.encode([text])[0].tolist(), encoder.reference([text])[0].tolist()):
+        assert not set(ids) & control
+        assert encoder.slow.decode(ids, skip_special_tokens=False) == text
+
+
+@lru_cache
+def _encoder(folder: Path) -> Encoder:
+    return Encoder(folder)
+
+
 def test_digits_are_taken_one_by_one(names: Any) -> None:
     """A number has as many tokens as digits, whatever stands around it."""
     assert names.tokenize("2026") == ["2", "0", "2", "6"]
     assert names.tokenize("a90210b") == ["a", *"90210", "b"]
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_digits_can_be_taken_together(given: Artifact, tmp_path: Path, digits: int) -> None:
+    """With `digits: 3` up to three digits may share a token and never four; both encoders agree."""
+    config = TokenizerConfig(vocab_size=800, digits=digits)  # type: ignore[arg-type]
+    folder, _, _ = made(tmp_path, config, given)
+    encoder = Encoder(folder)
+    numbers = [str(number) for number in range(0, 100_000, 7)]
+    assert encoder.fast is not None and encoder.agrees([*numbers, *(f"a{one}b, {one}" for one in numbers)])
+    names: Any = AutoTokenizer.from_pretrained(folder)
+    pieces = names.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a 90210")
+    assert [text for text, _ in pieces] == ["a", "Ġ", *(["90", "21", "0"] if digits == 2 else ["902", "10"])]
+    assert {1, 2} <= {len(token) for one in numbers for token in names.tokenize(one)} <= set(range(1, digits + 1))
 
 
 def test_every_text_comes_back(names: Any, trained: tuple[Path, Counts]) -> None:
@@ -141,16 +181,73 @@ def test_quality_is_measured_on_unseen_documents(given: Artifact, trained: tuple
     assert 0 < len(unseen) < 100
     metrics = trained[1].metrics
     for language, name in ((None, "bytes_per_token"), ("xa", "bytes_per_token_xa")):
-        texts = [text for text, its in unseen if language in (None, its)]
+        texts = [text for text, its, _ in unseen if language in (None, its)]
         ratio = sum(len(text.encode()) for text in texts) / sum(len(names(text).input_ids) for text in texts)
         assert metrics[name]["value"] == pytest.approx(ratio)
         assert metrics[name]["n"] == len(texts)
 
 
+def test_quality_is_told_by_source_and_beside_a_reference(
+    given: Artifact, trained: tuple[Path, Counts], tmp_path: Path
+):
+    """A reference with fewer merges needs more tokens on the same documents, over all, by language and by source."""
+    small, _, _ = made(tmp_path / "small", TokenizerConfig(vocab_size=280), given)
+    folder, counts, _ = made(tmp_path / "made", TokenizerConfig(vocab_size=400, reference=str(small)), given)
+    assert (folder / "tokenizer.json").read_bytes() == (trained[0] / "tokenizer.json").read_bytes()
+    mine, other = Encoder(folder), Encoder(small)
+    unseen = [text for text, _, source in Sample.of(CONFIG, given).measured() if source == "source 1"]
+    tokens = [sum(len(ids) for ids in encoder.reference(unseen)) for encoder in (mine, other)]
+    found = counts.metrics["tokens_against_reference_source_source 1"]
+    assert found["value"] == pytest.approx(tokens[0] / tokens[1]) and found["n"] == len(unseen)
+    for name in ("", "_xa", "_xb", "_source_source 0"):
+        assert 0 < counts.metrics[f"tokens_against_reference{name}"]["value"] < 1
+        assert counts.metrics[f"bytes_per_token{name}"]["value"] > 1
+
+
+def test_a_tokenizer_without_chat_is_made_fit(given: Artifact, trained: tuple[Path, Counts], tmp_path: Path) -> None:
+    """With `chat: chatml` our tokens are added at its end, the old ids stay, and conversations end in EOS."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    data = json.loads((trained[0] / "tokenizer.json").read_text())
+    data["added_tokens"] = data["added_tokens"][:1]  # <|endoftext|> alone, as in GPT-2
+    with_holes = {token: number for token, number in data["model"]["vocab"].items() if number == 0 or number > 6}
+    data["model"]["vocab"] = {token: max(0, number - 6) for token, number in with_holes.items()}
+    (plain / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="eos_token is None"):
+        made(tmp_path / "as it is", TokenizerConfig(path=str(plain)), given)
+    folder, counts, _ = made(tmp_path / "made", TokenizerConfig(path=str(plain), chat="chatml"), given)
+    names: Any = AutoTokenizer.from_pretrained(folder)
+    assert names.convert_tokens_to_ids(["<|endoftext|>", "<|im_start|>", "<|fim_suffix|>"]) == [0, 394, 399]
+    texts = ["da ce di 2026"]
+    assert Encoder(folder).encode(texts)[0].tolist() == Encoder(plain).encode(texts)[0].tolist()
+    assert counts.gates[0]["passed"]
+    data["model"]["vocab"] = with_holes
+    (plain / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="its numbers have holes"):
+        made(tmp_path / "holes", TokenizerConfig(path=str(plain), chat="chatml"), given)
+
+
+def test_a_tokenizer_comes_from_a_hub(trained: tuple[Path, Counts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A name on a hub, here in the client's own cache, stands for the folder's bytes; an unknown one is named."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    home = tmp_path / "models--some--one"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs/main").write_text(commit)
+    shutil.copytree(trained[0], home / "snapshots" / commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    from_hub = [TokenizerConfig(path=f"hub://some/one{revision}").identity() for revision in ("", f"@{commit}")]
+    assert from_hub == [TokenizerConfig(path=str(trained[0])).identity()] * 2
+    with pytest.raises(ConfigError, match=r"tokenizer\.path: hub://some/other could not be fetched"):
+        TokenizerConfig(path="hub://some/other").identity()
+
+
 def test_unused_entries_are_counted(given: Artifact, names: Any, trained: tuple[Path, Counts]) -> None:
     """What no document of the sample contains: most of the 256 bytes here."""
     sample = Sample.of(CONFIG, given)
-    seen = {token for text, _ in [*sample.rows(0, sample.train), *sample.measured()] for token in names(text).input_ids}
+    seen = {
+        token for text, _, _ in [*sample.rows(0, sample.train), *sample.measured()] for token in names(text).input_ids
+    }
     assert trained[1].metrics["unused_entries"]["value"] == 400 - 7 - len(seen)
 
 
