@@ -8,6 +8,7 @@ from typing import Any
 from data_curation.files import File, copy_file, is_local, join, local_path, read_bytes, sha256_file
 from data_curation.settings import InputError, sha256_of
 
+DAMAGED = "{}: damaged, its sha256 is not the published one; --refresh of the stage that made it makes it again"
 SMALL = 64 * 2**20  # files up to this size are re-hashed by every reader
 
 
@@ -65,7 +66,7 @@ class Artifact:
             if (target / file.path).stat().st_size != file.size:
                 raise InputError(f"{self.uri(part, file.path)}: {file.size} bytes were published, other are there")
             if file.size <= SMALL and sha256_file(str(target / file.path)) != file.sha256:
-                raise InputError(f"{self.uri(part, file.path)}: damaged, its sha256 is not the published one")
+                raise InputError(DAMAGED.format(self.uri(part, file.path)))
         return target
 
     def only(self, parts: tuple[str, ...]) -> "Artifact":
@@ -74,4 +75,6 @@ class Artifact:
 
     def _check(self, part: str, file: File) -> None:
         if file.size <= SMALL and sha256_file(self.uri(part, file.path)) != file.sha256:
-            raise InputError(f"{self.uri(part, file.path)}: damaged, its sha256 is not the published one")
+            raise InputError(
+                f"{self.uri(part, file.path)}: damaged, its sha256 is not the published one; --refresh makes it again"
+            )

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from data_curation.canaries import trials
 from data_curation.decontaminate import DecontaminateConfig, FindTask
-from data_curation.documents import read_rows, write_table
+from data_curation.documents import parquet_file, read_rows, write_table
 from data_curation.evaluation_index import Array, gram_hashes, load, read_array, save, text_hashes
 from data_curation.evaluation_items import PART
 from data_curation.files import filesystem
@@ -115,7 +114,7 @@ def _texts(uri: str, rows: set[int]) -> Iterator[tuple[int, str]]:
     fs, path = filesystem(uri)
     first = 0
     with fs.open(path, "rb") as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(1000, columns=["text"]) if rows else ():
+        for batch in parquet_file(stream).iter_batches(1000, columns=["text"]) if rows else ():
             for row in range(first, first + len(batch)):
                 if row in rows:
                     yield row, batch.column(0)[row - first].as_py()

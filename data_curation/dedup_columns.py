@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_curation.documents import parquet_file
 from data_curation.files import filesystem
 from data_curation.place import Piece, PieceWriter, Place
 from data_curation.settings import StageError
@@ -22,7 +23,8 @@ HALVES = pa.binary(16)
 def write_columns(piece: PieceWriter, part: str, path: str, table: pa.Table, rows: int = 1 << 16) -> None:
     """Write a table as one Parquet file of `rows` rows a group; hashes do not compress, so nothing is tried."""
     with piece.write(part, path) as out:
-        with pq.ParquetWriter(out, table.schema, compression="none", use_dictionary=False) as writer:
+        options: Any = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+        with pq.ParquetWriter(out, table.schema, **options) as writer:
             writer.write_table(table, row_group_size=rows)
         out.rows = table.num_rows
 
@@ -113,4 +115,4 @@ class Columns:
 def _opened(uri: str) -> Generator[pq.ParquetFile]:
     fs, path = filesystem(uri)
     with fs.open(path, "rb") as stream:
-        yield pq.ParquetFile(stream)
+        yield parquet_file(stream)

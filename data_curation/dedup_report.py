@@ -4,11 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from data_curation.counts import Counts
 from data_curation.decisions import bar_plot
 from data_curation.dedup import DedupConfig
+from data_curation.documents import parquet_file
 from data_curation.files import filesystem
 from data_curation.grams import shingles, words
 from data_curation.place import Piece, Place
@@ -115,7 +114,7 @@ def _read(files: tuple[str, ...], rows: Iterable[Any], columns: list[str]) -> di
     for file, some in wanted.items():
         fs, path = filesystem(files[file])
         with fs.open(path, "rb") as stream:
-            opened, start = pq.ParquetFile(stream), 0
+            opened, start = parquet_file(stream), 0
             for group in range(opened.num_row_groups):
                 size = opened.metadata.row_group(group).num_rows
                 inside = [row for row in some if start <= row < start + size]

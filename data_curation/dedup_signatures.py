@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from data_curation.dedup import DedupConfig
 from data_curation.dedup_columns import halves, with_metadata, write_columns
 from data_curation.dedup_index import about
 from data_curation.dedup_shingles import band_hashes, hash_texts
+from data_curation.documents import parquet_file
 from data_curation.files import filesystem
 from data_curation.place import PieceWriter
 from data_curation.settings import InputError
@@ -29,7 +29,7 @@ def sign(config: DedupConfig, uri: str, rank: int, piece: PieceWriter) -> None:
     fs, path = filesystem(uri)
     wanted = ["id", "url", "text", *({"newest": ["date"], "best": ["quality"]}.get(config.survivor, []))]
     with fs.open(path, "rb") as stream:
-        file = pq.ParquetFile(stream)
+        file = parquet_file(stream)
         tables = [_signed(config, batch.to_pydict(), uri) for batch in file.iter_batches(BATCH, columns=wanted)]
     table = pa.concat_tables(tables or [_signed(config, {name: [] for name in wanted}, uri)])
     write_columns(piece, "work/signatures", f"{rank:05d}.parquet", with_metadata(table, about(config)))

@@ -48,7 +48,7 @@ def write_table(piece: PieceWriter, part: str, path: str, rows: Iterable[dict[st
     The bytes follow from the rows alone, so equal rows give an equal digest.
     """
     count = 0
-    with piece.write(part, path) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    with piece.write(part, path) as out, parquet_writer(out, schema) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
             batch.append(row)
@@ -65,11 +65,21 @@ def read_rows(uri: str, columns: list[str] | None = None) -> Iterator[dict[str, 
     """The rows of one Parquet file as dictionaries, a row group in memory at a time."""
     fs, path = filesystem(uri)
     with fs.open(path, "rb") as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(1000, columns=columns):
+        for batch in parquet_file(stream).iter_batches(1000, columns=columns):
             yield from batch.to_pylist()
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """One Parquet file as a table in memory."""
     fs, path = filesystem(uri)
-    return pq.read_table(io.BytesIO(fs.cat_file(path)), columns=columns)
+    return parquet_file(io.BytesIO(fs.cat_file(path))).read(columns=columns)
+
+
+def parquet_writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer whose pages carry checksums: zstd alone reads a flipped bit as other text."""
+    return pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True)
+
+
+def parquet_file(stream: Any) -> pq.ParquetFile:
+    """An open Parquet file that is an error where a page is not what was written."""
+    return pq.ParquetFile(stream, page_checksum_verification=True)

@@ -93,7 +93,8 @@ def _pool(
             slow = [name for name, start in running.values() if time.monotonic() - start >= limit]
             if slow:
                 raise StageError(
-                    f"{place.name}: task {slow[0]} took longer than {limit:g} s (run.task_seconds); its log shows where"
+                    f"{place.name}: task {slow[0]} took longer than {limit:g} s (run.resources.task_seconds); "
+                    "its log shows where"
                 ) from None
             names = ", ".join(name for name, _ in running.values())
             raise TransientError(

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -132,16 +134,14 @@ def write_bytes(uri: str, data: bytes) -> File:
 
 
 def create_exclusively(uri: str, data: bytes) -> bool:
-    """Create the file with these bytes if nobody has; False if it is there (link(2) on disk, If-None-Match on s3)."""
+    """Create the file with these bytes if nobody has; False if it is there (link(2) on disk, If-None-Match on s3).
+
+    Give bytes that nobody else would write: on s3 the answer to a creation may be lost, and the client's second try
+    then meets its own file, which is told by them.
+    """
     fs, path = filesystem(uri)
     if not isinstance(fs, LocalFileSystem):
-        try:
-            fs.pipe_file(path, data, mode="create")
-        except (FileExistsError, OSError) as error:
-            if isinstance(error, FileExistsError) or "PreconditionFailed" in repr(error) or "412" in repr(error):
-                return False
-            raise
-        return True
+        return _create_object(fs, path, data)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.part"
     Path(temporary).write_bytes(data)
@@ -153,6 +153,22 @@ def create_exclusively(uri: str, data: bytes) -> bool:
     finally:
         os.unlink(temporary)
     return True
+
+
+def _create_object(fs: Any, path: str, data: bytes) -> bool:
+    for tries in range(5, -1, -1):
+        try:
+            fs.pipe_file(path, data, mode="create")
+            return True
+        except OSError as error:
+            answer = getattr(error.__cause__ or error, "response", {})
+            code = str(answer.get("Error", {}).get("Code", ""))
+            if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "412"):
+                return bool(fs.cat_file(path) == data)
+            if code not in ("ConditionalRequestConflict", "409") or not tries:
+                raise
+            time.sleep(0.2)  # two creations at one moment: s3 asks both to try again
+    raise AssertionError
 
 
 def sha256_file(uri: str) -> str:
@@ -174,19 +190,26 @@ def listing(uri: str) -> dict[str, int]:
     return {path[start:]: int(info["size"]) for path, info in sorted(found.items()) if info["type"] == "file"}
 
 
-def copy_file(source: str, target: str) -> None:
-    """Copy inside or between file systems: a hard link on one disk, a server-side copy on one bucket."""
+def modified(uri: str) -> float:
+    """When a file was last written, seconds since the epoch by the clock of where it lies."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    when = fs.modified(path)
+    return when.timestamp() if isinstance(when, datetime) else datetime.now(UTC).timestamp()
+
+
+def copy_file(source: str, target: str, *, link: bool = True) -> None:
+    """Copy inside or between file systems: a hard link on one disk (unless not wanted), on s3 by the server."""
     fs, path = filesystem(source)
     fs_to, path_to = filesystem(target)
     if isinstance(fs, LocalFileSystem) and isinstance(fs_to, LocalFileSystem):
         os.makedirs(os.path.dirname(path_to), exist_ok=True)
         if os.path.exists(path_to):
             os.unlink(path_to)
-        try:
-            os.link(path, path_to)
-            return
-        except OSError:
-            pass  # another disk, or one without hard links: copy the bytes below
+        with suppress(OSError):  # another disk, or one without hard links: copy the bytes below
+            if link:
+                os.link(path, path_to)
+                return
     elif type(fs) is type(fs_to):
         fs.copy(path, path_to)
         return

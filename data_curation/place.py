@@ -5,7 +5,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from data_curation.artifact import SMALL, Artifact, Part
 from data_curation.counts import Counts
@@ -29,21 +31,21 @@ from data_curation.settings import InputError, Settings
 class Resources(Settings):
     """What a stage may use on this machine; never part of a key."""
 
-    workers: int = 2
+    workers: int = Field(default=2, ge=1)
     """Processes of a curation stage."""
-    threads: int = 2
+    threads: int = Field(default=2, ge=1)
     """CPU threads of a training process."""
-    device: str = "auto"
-    """`cpu`, `cuda` or `auto`."""
-    micro_batch_tokens: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models compute; `auto` takes a GPU if there is one."""
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of one forward pass; none lets the stage choose. Does not change the global batch."""
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Seconds between two checkpoints of a training stage."""
-    log_seconds: float = 10.0
+    log_seconds: float = Field(default=10.0, ge=0)
     """Seconds between two progress lines."""
     cache_gigabytes: float = 100.0
     """Local disk for shards that pretraining reads from s3; those read longest ago make room."""
-    task_seconds: float = 3600.0
+    task_seconds: float = Field(default=3600.0, gt=0)
     """A curation task that takes longer is ended and the stage fails."""
 
 
@@ -114,16 +116,23 @@ class Place:
         return folder
 
     def adopt(self, earlier: str) -> list[str]:
-        """Take over the complete pieces of an earlier attempt (its URI) whose bytes match; returns their names."""
+        """Take over the complete pieces of an earlier attempt (its URI) whose bytes match; returns their names.
+
+        Pieces that are here already stay. One that is removed meanwhile, by the last breath of a process that was
+        killed, is passed over.
+        """
         before = Place(earlier, self.scratch, self.resources, self.name)
         taken: list[str] = []
         for piece in before.pieces():
             files = [(part, file) for part, files in piece.files.items() for file in files]
-            if not all(_intact(join(earlier, part, file.path), file) for part, file in files):
+            if self.done(piece.name) or not all(_intact(join(earlier, part, file.path), file) for part, file in files):
                 continue
-            for part, file in files:
-                copy_file(join(earlier, part, file.path), join(self.home, part, file.path))
-            copy_file(before._piece_uri(piece.name), self._piece_uri(piece.name))
+            try:
+                for part, file in files:
+                    copy_file(join(earlier, part, file.path), join(self.home, part, file.path))
+                copy_file(before._piece_uri(piece.name), self._piece_uri(piece.name))
+            except FileNotFoundError:
+                continue
             taken.append(piece.name)
         return taken
 
@@ -190,4 +199,7 @@ def _piece_from(data: dict[str, Any]) -> Piece:
 
 def _intact(uri: str, file: File) -> bool:
     fs, path = filesystem(uri)
-    return fs.exists(path) and fs.size(path) == file.size and sha256_file(uri) == file.sha256
+    try:
+        return fs.size(path) == file.size and sha256_file(uri) == file.sha256
+    except FileNotFoundError:
+        return False

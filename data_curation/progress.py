@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -26,8 +27,7 @@ class Progress:
         self.text = text or self.text
         if self.clock() - self._last >= self.seconds or self.done == self.total:
             self._last = self.clock()
-            line = {"unit": self.unit, "done": self.done, "total": self.total, "text": self.text}
-            print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)
+            _tell({"unit": self.unit, "done": self.done, "total": self.total, "text": self.text})
 
 
 @dataclass
@@ -50,5 +50,10 @@ class InFile:
             self._last = self.clock()
         if self.clock() - self._last >= self.seconds:
             self._last = self.clock()
-            line = {"unit": "bytes", "done": done, "total": self.total, "text": self.path, "inside": True}
-            print(f"@progress {json.dumps(line)}", file=sys.stdout, flush=True)
+            _tell({"unit": "bytes", "done": done, "total": self.total, "text": self.path, "inside": True})
+
+
+def _tell(line: dict[str, Any]) -> None:
+    # One write: workers share a pipe, and print would write the line's end for itself.
+    sys.stdout.write(f"@progress {json.dumps(line)}\n")
+    sys.stdout.flush()

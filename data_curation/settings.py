@@ -7,6 +7,7 @@ TokenmillError                one line for a person: where, what is wrong, what 
 `-- TransientError            the world was in the way (network, time-out, a killed worker); retried
 """
 
+import errno
 import hashlib
 import json
 from typing import Any
@@ -32,6 +33,30 @@ class StageError(TokenmillError):
 
 class TransientError(TokenmillError):
     """A stage failed for a reason that may be gone at the next try."""
+
+
+_LASTING = frozenset(
+    [
+        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+    ]
+)
+"""Answers of an operating system that a second try would meet again."""
+_NETWORK = {"botocore": "HTTPClientError", "aiohttp": "ClientError", "httpx": "TransportError", "requests": "IOError"}
+"""By package, the class of the errors that say that a network was in the way; none of them need be installed."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the world was in the way (network, time-out, a disk that stumbled), so that a second try may pass."""
+    if isinstance(error, TransientError | TimeoutError):
+        return True
+    if isinstance(error, TokenmillError):
+        return False
+    if any(_NETWORK.get(one.__module__.split(".")[0]) == one.__name__ for one in type(error).__mro__):
+        return True
+    if type(error) is OSError and error.errno is None:
+        return False  # no system's answer but a library's words, such as Arrow's about a damaged file
+    return isinstance(error, OSError) and error.errno not in _LASTING
 
 
 class Settings(BaseModel):

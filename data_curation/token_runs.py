@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
 from data_curation.counts import Counts
+from data_curation.documents import parquet_file
 from data_curation.encoding import Encoder
 from data_curation.files import filesystem
 from data_curation.place import Piece, PieceWriter
@@ -189,7 +189,7 @@ def _loaded(folder: Path, fast: bool) -> Encoder:
 def _batches(uri: str) -> Iterator[pa.RecordBatch]:
     fs, path = filesystem(uri)
     with fs.open(path, "rb") as stream:
-        yield from pq.ParquetFile(stream).iter_batches(ROWS, columns=["id", "text", "source", "language"])
+        yield from parquet_file(stream).iter_batches(ROWS, columns=["id", "text", "source", "language"])
 
 
 def _ids(column: pa.Array) -> list[bytes]:

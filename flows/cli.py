@@ -1,93 +1,38 @@
-"""The `tokenmill` command: run, plan, ui, runs, show, verify, prune."""
+"""The `tokenmill` command: run, plan, ui, runs, show, whatif, verify, prune."""
 
 import argparse
-import functools
-import importlib
 import json
-import logging
-import os
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import PipelineConfig, load, presets
+from flows.start import DONE, FAILED, failure, prepare, start
 from flows.terminal import count, print_stages, print_table, seconds_of
+from flows.whatif import whatif
 
 if TYPE_CHECKING:
     from tasks.store import Store
 
-DONE, FAILED, WRONG = 0, 1, 2
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 a stage failed, 2 the configuration is wrong."""
+    """Run one command; 0 done, 1 a stage failed, 2 the configuration is wrong, 128 + n ended by signal n."""
     asked = _parser().parse_args(arguments)
     try:
         return int(asked.command(asked))
-    except ConfigError as error:
-        print(f"tokenmill: {error}", file=sys.stderr)
-        return WRONG
-    except TokenmillError as error:
-        print(f"tokenmill: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("tokenmill: stopped; the next run goes on from here", file=sys.stderr)
-        return 130
+    except (TokenmillError, KeyboardInterrupt) as error:
+        return failure(error)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Run the road, or as much of it as was asked for."""
-    summary: dict[str, Any] = {"run": None, "stages": [], "report": None, "model": None}
-    try:
-        summary = _run_flow(asked, Path(_config(asked).run.home))
-        code = DONE
-    except TokenmillError as error:
-        summary = getattr(error, "summary", summary | {"error": str(error)})
-        wrong = isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError)
-        code = WRONG if wrong else FAILED
-        print(f"tokenmill: {error}", file=sys.stderr)
-    if asked.json:
-        print(json.dumps(summary))
-    elif summary["report"]:
-        print_stages(summary["stages"])
-        print(f"report  {summary['report']}")
-        print(f"model   {summary['model'] or 'not made'}")
-    return code
-
-
-def _run_flow(asked: argparse.Namespace, home: Path) -> dict[str, Any]:
-    """Run the flow against PREFECT_API_URL, or against our own server on loopback."""
-    from flows.server import environment, flush, serving
-
-    def call() -> dict[str, Any]:
-        # Prefect reads its settings when it is imported, so the import waits for them.
-        _quiet()
-        from flows.run import pipeline
-
-        return pipeline(
-            preset=asked.preset,
-            set=_sets(asked),
-            refresh=asked.refresh,
-            until=asked.until,
-            remake=asked.remake,
-            accept=asked.accept,
-        )
-
-    if os.environ.get("PREFECT_API_URL"):
-        return call()
-    with serving(home) as api:
-        os.environ.update(environment(home, api))
-        try:
-            return call()
-        finally:
-            flush()
+    return start(_config(asked), asked, _sets(asked))
 
 
 def plan(asked: argparse.Namespace) -> int:
     """Say what a run would do, and why; nothing is run and no server is needed."""
+    prepare(_config(asked))
     from flows.run import Asked, plan
     from tasks.plan import public
 
@@ -192,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--last", type=int, default=20, help="how many (default 20)")
     sub = _add(commands, show)
     sub.add_argument("run", nargs="?", help="name of the run; the newest by default")
+    sub = _add(commands, whatif)
+    sub.add_argument("set", nargs="+", metavar="CLEAN.FIELD=VALUE", help="a threshold of clean, as in --set")
+    sub.add_argument("--run", help="name of the run; the newest that finished clean by default")
     sub = _add(commands, verify)
     sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
     sub = _add(commands, prune)
@@ -228,24 +176,6 @@ def _store(asked: argparse.Namespace) -> "Store":
     from tasks.store import Store
 
     return Store(asked.store or RunConfig().store)
-
-
-def _quiet() -> None:
-    """Leave out of the terminal what a user cannot act on; the run's page keeps all of it."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # deprecations of Prefect's own libraries
-    importlib.import_module("prefect.main")  # sets up the logging that is changed here
-
-    for logger in (logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))):
-        for handler in logger.handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.format = functools.partial(_without_stack, handler.format)
-
-
-def _without_stack(formatted: Callable[[logging.LogRecord], str], record: logging.LogRecord) -> str:
-    """Every failure ends in one line of ours; Prefect would print its call stack three times before."""
-    brief = logging.makeLogRecord(vars(record) | {"exc_info": None, "exc_text": None})
-    return formatted(brief)
 
 
 if __name__ == "__main__":

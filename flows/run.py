@@ -17,7 +17,7 @@ from data_curation.settings import ConfigError, TokenmillError
 from flows.config import WORDS, PipelineConfig, load, presets
 from flows.pipeline import road
 from tasks.plan import estimate, with_training
-from tasks.report import publish_report
+from tasks.report import export_folder, publish_report
 from tasks.run import Run, running
 from tasks.show import say, show_run
 from tasks.stage import Reached
@@ -32,12 +32,13 @@ Accept = Annotated[list[StageName], Field(description="Stages whose old output i
 Until = Annotated[StageName | None, Field(description="The last stage to run; empty runs the whole road.")]
 
 
-class RunError(TokenmillError):
-    """A run ended early; `summary` is what `run --json` prints."""
+ENDED: list[dict[str, Any]] = []
+"""What this process's runs said at their ends, which is what `run --json` prints: a run that a signal ends raises what
+carries nothing."""
 
-    def __init__(self, message: str, summary: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.summary = summary
+
+class RunError(TokenmillError):
+    """A run ended early; its cause says how."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     _check_store(config, planned)
     run = _new_run("make", preset, config, asked)
     run.last = planned.stages[-1].name
+    run.planned = [
+        {"stage": record.stage, "key": record.key, "attempt": record.attempt}
+        for record in planned.stages
+        if record.state == "cached"
+    ]
     say(f"run {run.id} in store {run.store.root}: {_what(planned)}")
     try:
         run.save("running")
@@ -89,9 +95,9 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
         pass
     except BaseException as error:
         words = str(error) or type(error).__name__
-        summary = _end(run, "failed", words)
+        _end(run, "failed", words)
         if isinstance(error, Exception):
-            raise RunError(words, summary) from error
+            raise RunError(words) from error
         raise
     return _end(run, "completed", "")
 
@@ -101,17 +107,21 @@ def plan(preset: str, config: PipelineConfig, asked: Asked) -> Run:
     run = _new_run("plan", preset, config, asked)
     with running(run):
         road(config)
-    known = list(dict.fromkeys(name for record in run.stages for name in (record.name, record.stage)))
-    for option in ("refresh", "remake", "accept", "until"):
-        value = getattr(asked, option) or []
-        for name in [value] if isinstance(value, str) else value:
-            if name not in known:
-                raise ConfigError(f"--{option} {name}: no such stage: stages are {', '.join(known)}")
+    _check_names("until", [asked.until] if asked.until else [], run)
     if asked.until:
         last = max(i for i, record in enumerate(run.stages) if asked.until in (record.name, record.stage))
         del run.stages[last + 1 :]
+    for option in ("refresh", "remake", "accept"):
+        _check_names(option, getattr(asked, option), run)
     with_training(run, _training_figures(config))
     return run
+
+
+def _check_names(option: str, names: Sequence[str], planned: Run) -> None:
+    known = list(dict.fromkeys(name for record in planned.stages for name in (record.name, record.stage)))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--{option} {name}: no such stage in this run: it has {', '.join(known)}")
 
 
 def _training_figures(config: PipelineConfig) -> dict[str, dict[str, float]]:
@@ -144,6 +154,11 @@ def _what(planned: Run) -> str:
 def _check_store(config: PipelineConfig, planned: Run) -> None:
     """What would only fail hours later: a store that cannot be written, a disk too small for the plan."""
     planned.store.check_writable()
+    for name, folder in (("sources", config.run.sources), ("export", export_folder(planned))):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run.{name}: cannot write to {folder} ({error.strerror}): choose another") from error
     if not is_local(planned.store.root):
         return
     need = sum(estimate(record).get("bytes", 0) for record in planned.stages if record.state != "cached")
@@ -169,10 +184,12 @@ def _end(run: Run, state: str, error: str) -> dict[str, Any]:
             raise
         say(f"the report could not be written: {trouble}", logging.ERROR)  # and the run's own error goes on
     made = next((record for record in run.stages if record.stage == "publish" and record.digest), None)
-    return {
+    summary: dict[str, Any] = {
         "run": run.id,
         "stages": [record.public() for record in run.stages],
         "report": report,
         "model": str(Path(report).parent / "model") if made and report else None,
         **({"error": error} if error else {}),
     }
+    ENDED.append(summary)
+    return summary

@@ -14,11 +14,14 @@ import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from data_curation.files import create_exclusively
-from data_curation.settings import TokenmillError
+from data_curation.settings import ConfigError, TokenmillError
+from flows.follow import following
+from tasks.lease import alive
 
 START_SECONDS = 120.0
 PORT = 4242  # not Prefect's own 4200, so that both can run
@@ -28,11 +31,13 @@ def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]
     """Settings under which Prefect keeps everything in our folder and sends nothing anywhere."""
     home = home.resolve()
     settings = {
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")), "127.0.0.1"])),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tokenmill",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a lease's heartbeat has a thread, and no flow, of its own
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }
@@ -42,9 +47,12 @@ def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]
 @contextmanager
 def serving(home: Path, database: str = "", port: int = 0) -> Generator[str]:
     """The API address of the home's server, started if none runs; it ends some seconds after its last user."""
-    home.mkdir(parents=True, exist_ok=True)
+    home = home.resolve()  # the server works in another folder
     users = home / "server" / "users"
-    users.mkdir(parents=True, exist_ok=True)
+    try:
+        users.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.home: cannot write to {home} ({error.strerror}): choose another folder") from error
     me = users / f"{os.getpid()}-{psutil.Process().create_time()}"
     me.touch()
     started: list[subprocess.Popen[bytes]] = []
@@ -70,10 +78,11 @@ def _address(home: Path, database: str, port: int, started: list["subprocess.Pop
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         state = _state(home)
-        if state and _healthy(state["api"]):
-            return str(state["api"])
-        if state and not psutil.pid_exists(int(state["pid"])):
+        if state and not alive(state["pid"], state["started"]):
+            # Its process number, and its port, may belong to others by now.
             (home / "server" / "server.json").unlink(missing_ok=True)
+        elif state and _healthy(state["api"]):
+            return str(state["api"])
         elif state is None and not started:
             started.append(_start(home, database, port or _free_port()))
         elif started and started[0].poll() not in (None, 0):
@@ -100,7 +109,7 @@ def _start(home: Path, database: str, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _state(home: Path) -> dict[str, str] | None:
+def _state(home: Path) -> dict[str, Any] | None:
     try:
         return json.loads((home / "server" / "server.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -109,8 +118,10 @@ def _state(home: Path) -> dict[str, str] | None:
 
 def _healthy(api: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:
-            return answer.status == 200
+        # A proxy does not know this machine's loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{api}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
     except OSError:
         return False
 
@@ -129,38 +140,34 @@ def _free_port() -> int:
 def main(home: Path, port: int) -> int:
     """Run the server below us until no process uses it any more."""
     state = home / "server" / "server.json"
-    mine = json.dumps({"pid": os.getpid(), "api": f"http://127.0.0.1:{port}/api"}).encode()
+    me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": f"http://127.0.0.1:{port}/api"}
+    mine = json.dumps(me).encode()
     if not create_exclusively(str(state), mine):
         return 0  # another process was quicker; its server serves this home
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(following(command), stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while (failed := server.poll()) is None and _used(home):
             time.sleep(1)
     finally:
+        state.unlink(missing_ok=True)  # first: who comes now must not be sent to a server that is going
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
-            server.wait(10)
-        server.kill()
-        state.unlink(missing_ok=True)
+            server.wait(10)  # if it takes longer, it is ended because we are gone
     return 0 if failed is None else 1  # nobody asked it to end: whoever waits for it should know at once
 
 
 def _used(home: Path) -> bool:
     """Whether a process that uses the server is alive; marks of dead ones are removed."""
-    alive = False
+    used = False
     for mark in (home / "server" / "users").iterdir():
         pid, started = mark.name.split("-", 1)
-        try:
-            here = abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
-        except psutil.NoSuchProcess:
-            here = False
-        if here:
-            alive = True
+        if alive(int(pid), float(started)):
+            used = True
         else:
             mark.unlink(missing_ok=True)
-    return alive
+    return used
 
 
 if __name__ == "__main__":

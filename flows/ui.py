@@ -10,6 +10,7 @@ from types import FrameType
 
 from data_curation.settings import TokenmillError
 from flows.config import PipelineConfig
+from flows.follow import following
 from flows.server import environment, serving
 
 POOL = "tokenmill"
@@ -24,7 +25,7 @@ def serve(config: PipelineConfig, database: str, port: int) -> int:
         _prefect(settings, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         _prefect(settings, "--no-prompt", "deploy", "--all")
         worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
+            following([sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]),
             env=settings,
             cwd=ROOT,
             start_new_session=True,

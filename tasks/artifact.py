@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from data_curation.artifact import Artifact, Part
 from data_curation.counts import Counts
@@ -90,6 +90,14 @@ class Manifest:
             for name, part in self.parts.items()
         }
         return json.dumps({"digest": self.digest, **data}, indent=1).encode()
+
+    @staticmethod
+    def readable(data: bytes) -> bool:
+        """Whether the bytes are a manifest of any format; what a full disk or a bad copy left is none."""
+        try:
+            return "format" in cast(dict[str, Any], json.loads(data))
+        except (ValueError, TypeError):
+            return False
 
     @staticmethod
     def from_json(data: bytes, uri: str) -> "Manifest":

@@ -8,6 +8,7 @@ It ends with its whole process group when its parent is gone: after `kill -9` of
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 from data_curation.artifact import Artifact, Part
 from data_curation.files import File
 from data_curation.place import Place, Resources
-from data_curation.settings import ConfigError, InputError, StageError, TransientError
+from data_curation.settings import ConfigError, InputError, StageError, is_transient
 from tasks.plots import draw_plots
 
 PERMANENT = {"ConfigError": ConfigError, "InputError": InputError, "StageError": StageError}
@@ -33,12 +34,12 @@ def main(spec_path: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     result = Path(spec_path).with_name("result.json")
     try:
-        counts = _run(spec)
+        answer = json.dumps({"counts": _finite(_run(spec)), "device": _device()}, allow_nan=False)
     except BaseException as error:
         traceback.print_exc()
         result.write_text(json.dumps({"error": _kind(error), "message": str(error) or repr(error)}))
         return 1
-    result.write_text(json.dumps({"counts": counts, "device": _device()}))
+    result.write_text(answer)
     return 0
 
 
@@ -62,12 +63,23 @@ def _device() -> str:
     return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_initialized() else "cpu"
 
 
+def _finite(counts: dict[str, Any]) -> dict[str, Any]:
+    """The counts with null for metrics that are no number, which JSON cannot say, and a warning for each."""
+    for kind in ("metrics", "gates"):
+        named = counts[kind].items() if kind == "metrics" else ((gate["gate"], gate) for gate in counts[kind])
+        for name, one in named:
+            for field, value in one.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    one[field] = None
+                    counts["warnings"].append(f"{name}: its {field.replace('_', ' ')} is {value}")
+    return counts
+
+
 def _kind(error: BaseException) -> str:
     for kind, cls in PERMANENT.items():
         if isinstance(error, cls):
             return kind
-    # What names itself transient, or is the world's (network, disk for a moment): a second try may pass.
-    return "TransientError" if isinstance(error, (TransientError, OSError, TimeoutError)) else "StageError"
+    return "TransientError" if is_transient(error) else "StageError"
 
 
 def _input(value: Any) -> Any:

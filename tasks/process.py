@@ -1,13 +1,12 @@
 """Runs a stage's function in a process group of its own, shows its progress and always ends it."""
 
+import contextvars
 import json
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -25,17 +24,14 @@ from data_curation.files import join, write_bytes
 from data_curation.place import Resources
 from data_curation.settings import ConfigError, InputError, Settings, StageError, TransientError
 from tasks.artifact import ROOT, Input
+from tasks.scratch import scratch_folder
+from tasks.secrets import clean
 
 log = logging.getLogger("tokenmill")
 
 ERRORS = {"ConfigError": ConfigError, "InputError": InputError, "StageError": StageError}
 GRACE_SECONDS = 10.0
 TAIL_LINES = 20
-# s3://user:secret@host or ?token=... in a library's message must not reach logs and pages.
-SECRETS = (
-    re.compile(r"(?<=://)[^/\s@]+:[^@\s/]+(?=@)"),
-    re.compile(r"(?i)(?:(?<=token=)|(?<=secret=)|(?<=password=)|(?<=signature=))[^&\s]+"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,9 +61,9 @@ class Outcome:
 
 def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome:
     """Run it to its end; raises the error tree's classes with the last lines of the log where they help."""
-    with tempfile.TemporaryDirectory(prefix=f"tokenmill-{work.name}-") as scratch:
-        spec = Path(scratch) / "spec.json"
-        spec.write_text(json.dumps(_spec(work, Path(scratch) / "scratch")))
+    with scratch_folder(work.name) as scratch:
+        spec = scratch / "spec.json"
+        spec.write_text(json.dumps(_spec(work, scratch / "scratch")))
         started = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, "-m", "tasks.child", str(spec)],
@@ -80,19 +76,20 @@ def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome
             errors="replace",
         )
         tail: deque[str] = deque(maxlen=2000)
-        reader = threading.Thread(target=_read, args=(child, tail, progress), daemon=True)
+        # In the caller's context: there Prefect knows whose page a line of progress belongs to.
+        context = contextvars.copy_context()
+        reader = threading.Thread(target=context.run, args=(_read, child, tail, progress), daemon=True)
         reader.start()
         try:
             peak = _wait(child, work, started)
         finally:
             _end(child)
-            reader.join()
-            assert child.stdout is not None
-            child.stdout.close()
+            # Whoever left the process group may still hold the pipe; nobody waits for that.
+            reader.join(GRACE_SECONDS)
             # A store that is away must not hide why the stage failed.
             with suppress(Exception):
-                write_bytes(join(work.home, "work", "log.txt"), "\n".join(tail).encode())
-        result = Path(scratch) / "result.json"
+                write_bytes(join(work.home, "work", "log.txt"), clean("\n".join(tail)).encode())
+        result = scratch / "result.json"
         answer = json.loads(result.read_text()) if result.exists() else {}
         if "counts" not in answer:
             raise _error(work.name, child.returncode, answer, list(tail))
@@ -141,11 +138,19 @@ def _environment(resources: Resources) -> dict[str, str]:
 
 def _read(child: subprocess.Popen[str], tail: deque[str], progress: Callable[[dict[str, Any]], None]) -> None:
     assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("@progress "):
-            progress(json.loads(line.removeprefix("@progress ")))
-        else:
-            tail.append(line.rstrip("\n"))
+    with child.stdout as lines:
+        for line in lines:
+            if not (line.startswith("@progress ") and _shown(line.removeprefix("@progress "), progress)):
+                tail.append(line.rstrip("\n"))
+
+
+def _shown(line: str, progress: Callable[[dict[str, Any]], None]) -> bool:
+    """Show a line of progress. Nothing may end the reader: a child whose pipe is full would wait for ever."""
+    try:
+        progress(json.loads(line))
+    except Exception:
+        return False
+    return True
 
 
 def _wait(child: subprocess.Popen[str], work: Work, started: float) -> int:
@@ -201,10 +206,3 @@ def _error(name: str, code: int, answer: dict[str, Any], tail: list[str]) -> Exc
     if kind is StageError or kind is TransientError:
         log.error("%s: last lines of its log:\n%s", name, clean("\n".join(tail[-TAIL_LINES:])))
     return kind(f"{name}: {message}")
-
-
-def clean(text: str) -> str:
-    """Text without credentials that a library's message may carry."""
-    for pattern in SECRETS:
-        text = pattern.sub("***", text)
-    return text

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
+from data_curation.artifact import SMALL
 from data_curation.files import copy_file, join, read_bytes
 from tasks.artifact import commit, machine
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.page import metric_text
 from tasks.run import Run, StageRecord
+from tasks.secrets import clean
 
 
 def publish_report(run: Run, state: str, error: str) -> str:
@@ -45,7 +47,7 @@ def report_data(run: Run, state: str, error: str) -> dict[str, Any]:
         "run": run.id,
         "preset": run.preset,
         "state": state,
-        "error": error,
+        "error": clean(error),
         "started": run.started,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -150,8 +152,9 @@ def _comparison(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export_model(record: StageRecord, target: Path) -> None:
-    """Put the published model beside the report, by hard links on one disk."""
+    """Put the published model beside the report."""
     assert record.manifest is not None
     shutil.rmtree(target, ignore_errors=True)
     for file in record.manifest.parts["model"].files:
-        copy_file(join(record.uri, "model", file.path), str(target / file.path))
+        # Only what is large shares its bytes with the store: people edit a config.json in place.
+        copy_file(join(record.uri, "model", file.path), str(target / file.path), link=file.size > SMALL)

@@ -1,6 +1,7 @@
 """One run: its settings, what was asked of it, and what it has used so far."""
 
 import json
+import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,11 +9,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import psutil
+from pydantic import Field
 
 from data_curation.place import Resources
 from data_curation.settings import ConfigError, Settings
 from tasks.artifact import Manifest, commit
+from tasks.lease import this_host
+from tasks.secrets import clean
 from tasks.store import Store
 
 
@@ -29,22 +35,24 @@ class RunConfig(Settings):
     """Folder for report.html, report.json and model/; none is out/<preset>."""
     gates: Literal["warn", "enforce"] = "warn"
     """Whether a failed gate of a stage is shown, or ends the run."""
-    retries: int = 2
+    retries: int = Field(default=2, ge=0)
     """Further tries of a stage after a transient error."""
-    retry_seconds: float = 5.0
+    retry_seconds: float = Field(default=5.0, ge=0)
     """Wait before the first further try; doubles each time, with jitter."""
-    hours: dict[str, float] = {}
+    hours: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Time limit by stage word; the others have none."""
     resources: Resources = Resources()
     """Processes, threads and device of every stage."""
     stages: dict[str, Resources] = {}
     """Resources of single stages by word, in place of `resources`."""
-    free_gigabytes: float = 1.0
+    free_gigabytes: float = Field(default=1.0, ge=0)
     """Disk space that must stay free beside what the plan needs."""
-    usd_per_hour: float = 0.0
+    usd_per_hour: float = Field(default=0.0, ge=0)
     """Price of this machine per hour, for the cost in the plan and the report."""
 
 
+RUNS = 10
+"""Newest runs of a preset in which a stage's last making is looked for."""
 State = Literal["made", "cached", "failed", "run", "if-changed"]
 
 
@@ -99,14 +107,16 @@ class Run:
     stages: list[StageRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    planned: list[dict[str, Any]] = field(default_factory=list)
+    """{"stage", "key", "attempt"} of what the plan found cached: `prune` must not take it while the run goes on."""
     previous: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Stage name -> its entry in the newest run of this preset."""
+    """Stage name -> its entry in the newest run of this preset that has made or used it."""
 
     def __post_init__(self) -> None:
         """Name the run and look up the newest run of the same preset."""
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         self.id = self.id or f"{stamp}-{Path(self.preset).stem}-{secrets.token_hex(2)}"
-        self.previous = newest_stages(self.store, self.preset)
+        self.previous = newest_stages(self.store, Path(self.preset).stem)
 
     def asked(self, which: frozenset[str], word: str, name: str) -> bool:
         """Whether a command-line set names this stage by its word or its full name."""
@@ -122,15 +132,17 @@ class Run:
             "run": self.id,
             "preset": self.preset,
             "state": state,
-            "error": error,
+            "error": clean(error),
             "started": self.started,
+            "process": {"host": this_host(), "pid": os.getpid(), "started": psutil.Process().create_time()},
+            "planned": self.planned,
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": commit(),
             "config": self.config,
             "stages": [record.public() for record in self.stages],
             "warnings": self.warnings,
         }
-        self.store.write_run(self.id, "run.json", json.dumps(data, indent=1).encode())
+        self.store.write_run(self.id, "run.json", clean(json.dumps(data, indent=1)).encode())
 
 
 RUN: ContextVar[Run] = ContextVar("tokenmill_run")
@@ -147,12 +159,17 @@ def running(run: Run) -> Generator[Run]:
 
 
 def newest_stages(store: Store, preset: str) -> dict[str, dict[str, Any]]:
-    """The stages of the newest run of a preset that got anywhere, by name."""
-    for name in store.runs()[:200]:
+    """By name, each stage's entry in the newest run of a preset (by its name without a suffix) that finished it.
+
+    Runs may end early or be asked for a part of the road, so a few of them are looked at.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in [name for name in store.runs() if f"-{preset}-" in name][:RUNS]:
         try:
             data = store.read_run(name)
         except (ConfigError, ValueError):
             continue
-        if data["preset"] == preset and data["stages"]:
-            return {entry["name"]: entry for entry in data["stages"] if entry["digest"]}
-    return {}
+        for entry in data["stages"]:
+            if entry["digest"]:
+                found.setdefault(entry["name"], entry)
+    return found

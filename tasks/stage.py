@@ -9,9 +9,8 @@ In a plan the same call only looks the stage up, so the flow function that runs 
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
@@ -21,17 +20,14 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from data_curation.artifact import Artifact
-from data_curation.files import File, join, listing, sha256_file
-from data_curation.place import Place, parts_of
-from data_curation.settings import Settings, StageError, TransientError
-from tasks.artifact import Input, Manifest, commit, machine, packages, uris_of
+from data_curation.settings import Settings, StageError, is_transient
+from tasks.artifact import Input
+from tasks.make import make
 from tasks.page import stage_page
-from tasks.process import Outcome, Work, run_child
-from tasks.progress import Display
 from tasks.run import RUN, Planned, Run, StageRecord
 from tasks.show import say, show_page
-from tasks.store import Claim, Found
-from tasks.why import Decision, code_hash, code_warning, decide, outputs, plan_unknown
+from tasks.store import Found
+from tasks.why import Decision, code_warning, costly_remake, decide, outputs, plan_unknown
 
 log = logging.getLogger("tokenmill")
 
@@ -123,7 +119,7 @@ def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         state.result()
     except Exception as error:
-        return isinstance(error, TransientError)
+        return is_transient(error)
     return False
 
 
@@ -141,11 +137,13 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
         found, made = decision.found, False
         if decision.why:
             say(f"{name}: {decision.why}")
-            found, made = _make(run, stage, config, name, narrowed, decision)
+            found, made = make(run, stage, config, name, narrowed, decision)
         _finish(run, stage, record, found, made)
-    finally:
-        record.seconds = round(time.monotonic() - started, 3)
-        run.save("running")
+    except BaseException:
+        with suppress(Exception):  # a store that is away must not hide why the stage failed
+            _save(run, record, started)
+        raise
+    _save(run, record, started)
     assert found.manifest is not None
     artifact = found.manifest.artifact(name, found.home)
     if record.state == "cached":
@@ -157,65 +155,9 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
 
-def _make(
-    run: Run, stage: Stage, config: Settings, name: str, inputs: dict[str, Input], decision: Decision
-) -> tuple[Found, bool]:
-    fresh = run.asked(run.refresh, stage.word, name)
-    claim = run.store.claim(stage.word, decision.key, run.id, fresh, say)
-    if isinstance(claim, Found):
-        return claim, False  # another run has made it while this one waited
-    try:
-        place = Place(claim.home, Path(), run.resources(stage.word), name)
-        if claim.earlier and (adopted := place.adopt(claim.earlier)):
-            say(f"{name}: goes on with {len(adopted)} complete pieces of attempt {claim.attempt - 1}")
-        hours = run.settings.hours.get(stage.word)
-        work = Work(name, stage.function, config, inputs, claim.home, place.resources, hours and hours * 3600)
-        with Display(name, say) as display:
-            outcome = run_child(work, display.show)
-        manifest = _manifest(run, stage, config, inputs, decision, claim, outcome)
-        claim.publish(manifest)
-    except BaseException:
-        claim.release()
-        raise
-    for piece in place.pieces():
-        if all(part.startswith("work/") for part in piece.files):
-            place.drop(piece)  # a checkpoint: the manifest stands, nobody will resume from it
-    return Found(manifest, claim.home), True
-
-
-def _manifest(
-    run: Run,
-    stage: Stage,
-    config: Settings,
-    inputs: dict[str, Input],
-    decision: Decision,
-    claim: Claim,
-    outcome: Outcome,
-) -> Manifest:
-    parts = parts_of(Place(claim.home, Path()).pieces())
-    if not parts:
-        raise StageError(f"{stage.word}: it ended without any output")
-    records = join(claim.home, "records")
-    return Manifest(
-        word=stage.word,
-        key=decision.key,
-        attempt=claim.attempt,
-        version=stage.version,
-        config=config.identity(),
-        inputs=decision.inputs,
-        sources=uris_of(inputs),
-        parts=parts,
-        records=[File(path, size, sha256_file(join(records, path))) for path, size in listing(records).items()],
-        counts=outcome.counts,
-        seconds=round(outcome.seconds, 3),
-        peak_memory=outcome.peak_memory,
-        code=code_hash(stage.function),
-        commit=commit(),
-        packages=packages(),
-        machine=machine() | {"device": outcome.device},
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-        run=run.id,
-    )
+def _save(run: Run, record: StageRecord, started: float) -> None:
+    record.seconds = round(time.monotonic() - started, 3)
+    run.save("running")
 
 
 def _finish(run: Run, stage: Stage, record: StageRecord, found: Found, made: bool) -> None:
@@ -237,7 +179,9 @@ def _record(stage: Stage, name: str, decision: Decision, run: Run) -> StageRecor
         if state == "cached":
             record.digest = manifest.digest
             warning = code_warning(run, stage.word, name, stage.function, decision.found)
-            record.warnings += [warning] if warning else []
+        else:
+            warning = costly_remake(run, stage.word, name, decision.found)
+        record.warnings += [warning] if warning else []
     return record
 
 

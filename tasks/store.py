@@ -13,19 +13,13 @@ A zombie writes only into its own n; the current artifact is the highest n with 
 """
 
 import json
-import logging
 import os
 import re
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from data_curation.files import (
-    create_exclusively,
     filesystem,
     is_local,
     join,
@@ -36,11 +30,8 @@ from data_curation.files import (
     sha256_file,
     write_bytes,
 )
-from data_curation.settings import ConfigError, TokenmillError
+from data_curation.settings import ConfigError
 from tasks.artifact import Manifest
-from tasks.lease import BEAT_SECONDS, STALE_SECONDS, Lease, this_host
-
-log = logging.getLogger("tokenmill")
 
 
 @dataclass(frozen=True)
@@ -52,40 +43,10 @@ class Found:
     damage: str = ""
     """What is missing or has another size; empty if the artifact is whole or was never made."""
 
-
-class Claim:
-    """An attempt that this process holds; its heartbeat runs until `release` or `publish`."""
-
-    def __init__(self, store: "Store", word: str, key: str, attempt: int, earlier: str | None) -> None:
-        self.store, self.word, self.key, self.attempt, self.earlier = store, word, key, attempt, earlier
-        self.home = store.uri(word, key, str(attempt))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name=f"lease-{word}")
-        self._thread.start()
-
-    def publish(self, manifest: Manifest) -> None:
-        """Make the attempt the current artifact: its manifest appears whole, once, last."""
-        if not create_exclusively(join(self.home, "manifest.json"), manifest.to_json()):
-            raise TokenmillError(f"{self.home}: somebody else has written this attempt's manifest")
-        self._end()
-
-    def release(self) -> None:
-        """Give the attempt up; the next one may start at once and adopt its complete pieces."""
-        self._end()
-        # A store that is away must not hide why the stage failed; without the mark the lease ends by itself.
-        with suppress(Exception):
-            write_bytes(join(self.home, "released"), b"")
-
-    def _end(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
-            try:
-                write_bytes(join(self.home, "beat"), b"")
-            except OSError as error:  # the store may be away for a moment; the lease lasts six beats
-                log.warning("%s: heartbeat failed: %s", self.home, error)
+    @property
+    def whole(self) -> bool:
+        """Whether it is there with all of its files."""
+        return self.manifest is not None and not self.damage
 
 
 class Store:
@@ -112,12 +73,15 @@ class Store:
         """The current artifact, checked by one listing: every listed file is there with its size."""
         home = self.uri(word, key)
         files = listing(home)
-        numbers = [number for number in _attempts(files) if f"{number}/manifest.json" in files]
+        numbers = [number for number in attempts(files) if f"{number}/manifest.json" in files]
         if not numbers:
             return Found(None, home)
         attempt = str(max(numbers))
         home = join(home, attempt)
-        manifest = Manifest.from_json(read_bytes(join(home, "manifest.json")), join(home, "manifest.json"))
+        data = read_bytes(join(home, "manifest.json"))
+        if not Manifest.readable(data):
+            return Found(None, home, "its manifest.json is damaged")
+        manifest = Manifest.from_json(data, join(home, "manifest.json"))
         for path, size in manifest.expected().items():
             there = files.get(f"{attempt}/{path}")
             if there is None:
@@ -125,31 +89,6 @@ class Store:
             if there != size:
                 return Found(manifest, home, f"file {path} has {there} bytes, {size} were published")
         return Found(manifest, home)
-
-    def claim(self, word: str, key: str, run: str, fresh: bool, say: Callable[[str], None]) -> Claim | Found:
-        """Hold a new attempt, or find that the artifact is there. Waits for a live holder and says for whom.
-
-        `fresh` makes a new attempt though there is a complete one, and adopts nothing but what this run itself began.
-        """
-        waited = ""
-        while True:
-            found = self.find(word, key)
-            if found.manifest and not found.damage and not fresh:
-                return found
-            files = listing(self.uri(word, key))
-            top = max(_attempts(files), default=0)
-            holder = self._holder(word, key, top, files)
-            if holder is not None:
-                if waited != str(top):
-                    waited = str(top)
-                    say(f"waiting for {word} {key[:12]}: run {holder.run}, pid {holder.pid} on {holder.host} makes it")
-                time.sleep(0.5)
-                continue
-            if create_exclusively(
-                self.uri(word, key, str(top + 1), "lease.json"), json.dumps(asdict(Lease.mine(run))).encode()
-            ):
-                earlier = self.uri(word, key, str(top)) if top and self._adoptable(word, key, top, run, fresh) else None
-                return Claim(self, word, key, top + 1, earlier)
 
     def current(self, word: str | None = None) -> list[tuple[str, str, int]]:
         """(word, key, n) of every attempt that has a manifest, highest n first within a key."""
@@ -203,48 +142,7 @@ class Store:
         except FileNotFoundError as error:
             raise ConfigError(f"run {run!r} is not in {self.root}: `tokenmill runs` lists them") from error
 
-    def in_progress(self, word: str, key: str, attempt: int) -> bool:
-        """Whether a live process works on this attempt."""
-        return self._holder(word, key, attempt, listing(self.uri(word, key))) is not None
 
-    # ---- leases ----------------------------------------------------------------------------------------------------
-
-    def _holder(self, word: str, key: str, attempt: int, files: dict[str, int]) -> Lease | None:
-        """The live holder of an attempt without a manifest, if there is one."""
-        if attempt == 0 or f"{attempt}/manifest.json" in files or f"{attempt}/released" in files:
-            return None
-        lease = self._lease(word, key, attempt)
-        if lease is None:
-            return None
-        if lease.host == this_host():
-            return lease if lease.alive_here() else None
-        home = self.uri(word, key, str(attempt))
-        beat = join(home, "beat") if f"{attempt}/beat" in files else join(home, "lease.json")
-        return lease if self._now() - _modified(beat) < STALE_SECONDS else None
-
-    def _lease(self, word: str, key: str, attempt: int) -> Lease | None:
-        try:
-            return Lease(**json.loads(read_bytes(self.uri(word, key, str(attempt), "lease.json"))))
-        except FileNotFoundError:
-            return None
-
-    def _adoptable(self, word: str, key: str, attempt: int, run: str, fresh: bool) -> bool:
-        lease = self._lease(word, key, attempt)
-        return lease is not None and (not fresh or lease.run == run)
-
-    def _now(self) -> float:
-        """Seconds since the epoch by the store's own clock: hosts may disagree about the time."""
-        probe = self.uri("runs", f".clock-{this_host()}-{os.getpid()}")
-        write_bytes(probe, b"")
-        return _modified(probe)
-
-
-def _attempts(files: dict[str, int]) -> set[int]:
+def attempts(files: dict[str, int]) -> set[int]:
+    """Numbers of the attempts among the files below a key."""
     return {int(match.group(1)) for path in files if (match := re.match(r"(\d+)/", path))}
-
-
-def _modified(uri: str) -> float:
-    fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    when = fs.modified(path)
-    return when.timestamp() if isinstance(when, datetime) else datetime.now(UTC).timestamp()

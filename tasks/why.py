@@ -37,11 +37,12 @@ def decide(
     found = run.store.find(word, key)
     if run.asked(run.refresh, word, name):
         return Decision(key, identity, found, "refresh was asked for")
+    if found.damage:
+        if run.mode == "make" and (words := costly_remake(run, word, name, found)):
+            raise StageError(words)
+        return Decision(key, identity, found, found.damage)
     if found.manifest is None:
         return Decision(key, identity, found, _difference(run, word, name, version, config, identity))
-    if found.damage:
-        _refuse_costly_remake(run, word, name, found)
-        return Decision(key, identity, found, found.damage)
     return Decision(key, identity, found, "")
 
 
@@ -132,12 +133,15 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _refuse_costly_remake(run: Run, word: str, name: str, found: Found) -> None:
+def costly_remake(run: Run, word: str, name: str, found: Found) -> str:
+    """Why a damaged stage is not made again unasked; empty where it may be."""
     manifest = found.manifest
-    if manifest is None or manifest.machine["device"] == "cpu" or run.asked(run.remake, word, name):
-        return
+    if not found.damage or manifest is None or manifest.machine["device"] == "cpu":
+        return ""
+    if run.asked(run.remake, word, name):
+        return ""
     hours = manifest.seconds / 3600
-    raise StageError(
+    return (
         f"{name}: {found.damage}; it took {hours:.1f} h on {manifest.machine['device']} and would not come out "
         f"with the same bytes: restore the file, or go on with --remake {name}"
     )

@@ -93,7 +93,11 @@ def _below(source: Source) -> tuple[list[str], list[str]]:
         raise ConfigError(f"path of source {source.name!r} is {source.path!r}: no such folder; correct the path")
     if fs.isfile(root):
         raise ConfigError(f"path of source {source.name!r} is {source.path!r}: a file; name its folder")
-    return list(listing(source.path)), _links(source, Path(root)) if is_local(source.path) else []
+    found = list(listing(source.path))
+    for path in found:
+        if not path.isprintable() or path != path.encode("utf-8", "replace").decode():
+            raise InputError(f"source {source.name!r}: {path!r} below {source.path} is no printable name; rename it")
+    return found, _links(source, Path(root)) if is_local(source.path) else []
 
 
 def _links(source: Source, root: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ def hashed(uris: dict[str, str], cache: Path) -> list[File]:
         old = known.get(uri)
         digest = stamp if stamp.startswith("etag:") else old[2] if old and old[:2] == [size, stamp] else None
         fresh[uri] = [size, stamp, digest or sha256_file(uri)]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    replace(cache, canonical(fresh))
+    with suppress(OSError):  # what cannot be remembered is computed again
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        replace(cache, canonical(fresh))
     return [File(path, fresh[uri][0], fresh[uri][2]) for path, uri in uris.items()]
 
 

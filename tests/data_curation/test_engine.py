@@ -79,7 +79,7 @@ def test_killed_worker_is_an_error(tmp_path: Path) -> None:
 def test_stuck_task_is_ended(tmp_path: Path) -> None:
     """A task above its time limit is ended and named."""
     where = place(tmp_path / "home", tmp_path, workers=2, seconds=2.0)
-    with pytest.raises(StageError, match=r"task 00001 took longer than 2 s \(run.task_seconds\)"):
+    with pytest.raises(StageError, match=r"task 00001 took longer than 2 s \(run\.resources\.task_seconds\)"):
         run_tasks(where, 2, stop_at_one)
 
 
