@@ -21,7 +21,7 @@ class MixConfig(Settings):
     sources: dict[str, float] = {}
     """Weight of each source among this phase's tokens; a source not named gets none; empty: as many as it has."""
     long_share: float | None = Field(default=None, gt=0, le=1)
-    """Share of each source's tokens from its long documents (OLMo 3 takes 0.34); none: as many as it has."""
+    """Share of this phase's tokens from long documents (OLMo 3 takes 0.34); none: as many as there are."""
     long_tokens: int | None = None
     """Documents of at least so many tokens are long, a power of two; none: the phase's seq_len, rounded down to one."""
 
@@ -45,28 +45,27 @@ class MixConfig(Settings):
 def shares(mix: MixConfig, seq_len: int, pools: Mapping[Pool, int]) -> dict[Pool, float]:
     """Share of a phase's tokens that each pool gives, in the order of `pools` (its tokens); they sum to 1.
 
-    A source that has no long documents, or only long ones, gives what it has. Raises ConfigError for a source that is
-    not there, and for weights that leave nothing.
+    With `long_share` the long documents together give that share and the others the rest, if there are both. Raises
+    ConfigError for a source that is not there.
     """
-    have: dict[str, int] = {}
-    for (source, _), tokens in pools.items():
-        have[source] = have.get(source, 0) + tokens
+    known = {source for source, _ in pools}
     for source in mix.sources:
-        if source not in have:
-            raise ConfigError(f"mix.sources: no source {source!r} in the shards, which hold {', '.join(sorted(have))}")
-    weights: Mapping[str, float] = mix.sources or {source: float(tokens) for source, tokens in have.items()}
-    whole = math.fsum(weights.values())
-    found: dict[Pool, float] = {}
-    border = mix.long_class(seq_len)
-    long = {source: sum(n for (of, b), n in pools.items() if of == source and b >= border) for source in have}
-    for (source, bucket), tokens in pools.items():
-        share = weights.get(source, 0.0) / whole
-        if mix.long_share is None or long[source] in (0, have[source]):
-            found[source, bucket] = share * tokens / have[source]
-        elif bucket >= border:
-            found[source, bucket] = share * mix.long_share * tokens / long[source]
-        else:
-            found[source, bucket] = share * (1 - mix.long_share) * tokens / (have[source] - long[source])
+        if source not in known:
+            raise ConfigError(f"mix.sources: no source {source!r} in the shards, which hold {', '.join(sorted(known))}")
+    border, found = mix.long_class(seq_len), dict.fromkeys(pools, 0.0)
+    used = [pool for pool in pools if not mix.sources or mix.sources.get(pool[0])]
+    long, short = [pool for pool in used if pool[1] >= border], [pool for pool in used if pool[1] < border]
+    parts = [(1.0, used)]
+    if mix.long_share is not None and long and short:
+        parts = [(mix.long_share, long), (1 - mix.long_share, short)]
+    for share, part in parts:
+        have: dict[str, int] = {}
+        for pool in part:
+            have[pool[0]] = have.get(pool[0], 0) + pools[pool]
+        weights = {source: mix.sources[source] if mix.sources else float(tokens) for source, tokens in have.items()}
+        whole = math.fsum(weights.values())
+        for pool in part:
+            found[pool] = share * weights[pool[0]] / whole * pools[pool] / have[pool[0]]
     return found
 
 

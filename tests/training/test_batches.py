@@ -32,7 +32,9 @@ def shards(folder: Path, sizes: Sequence[int], sources: Sequence[str] = ("web",)
     def open_file(path: str) -> AbstractContextManager[Writer]:
         return writing(str(folder / path))
 
-    made = [write_shard(open_file, f"{at:05d}", index, [block_of(index, documents[at::number])]) for at in range(number)]
+    made = [
+        write_shard(open_file, f"{at:05d}", index, [block_of(index, documents[at::number])]) for at in range(number)
+    ]
     write_index(open_file, index, [(shard, histogram(index, records)) for shard, records in made])
     return folder
 
@@ -210,7 +212,7 @@ def test_each_source_has_epochs_of_its_own(folder: Path) -> None:
 
 
 def test_a_phase_can_prefer_long_documents(folder: Path) -> None:
-    """With `long_share` that share of each source's tokens comes from documents of at least seq_len tokens."""
+    """With `long_share` that share of its tokens comes from documents of at least seq_len tokens."""
     sizes = np.array(sizes_of(1 << 17))
     owner = np.repeat(np.arange(len(sizes)), sizes)
     natural = (sizes[owner] >= 1024).mean()
@@ -220,8 +222,6 @@ def test_a_phase_can_prefer_long_documents(folder: Path) -> None:
         made = Batches(folder, seed=0, tokens_per_step=4096, phases=[(1024, 12)], mixes=[mix])
         tokens = np.concatenate([batch.tokens.ravel() for batch in stream(made)])
         assert (sizes[owner[tokens]] >= 1024).mean() == pytest.approx(share, abs=0.08)
-        for source in range(3):
-            assert (owner[tokens] % 3 == source).mean() == pytest.approx((owner % 3 == source).mean(), abs=0.08)
 
 
 def test_shards_on_s3_give_the_same_batches_from_a_bounded_cache(folder: Path, bucket: str, tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ POOLS = {("web", 8): 600, ("web", 12): 200, ("books", 13): 200, ("code", 5): 100
     [
         ({}, [0.3, 0.1, 0.1, 0.5]),
         ({"sources": {"web": 2, "books": 2}}, [0.375, 0.125, 0.5, 0]),
-        ({"long_share": 0.5}, [0.2, 0.2, 0.1, 0.5]),
-        ({"long_share": 0.5, "long_tokens": 8192}, [0.3, 0.1, 0.1, 0.5]),
+        ({"long_share": 0.5}, [0.1875, 0.25, 0.25, 0.3125]),
+        ({"long_share": 0.5, "long_tokens": 8192}, [1 / 6, 1 / 18, 0.5, 5 / 18]),
+        ({"long_share": 0.5, "long_tokens": 16384}, [0.3, 0.1, 0.1, 0.5]),
+        ({"sources": {"web": 3, "books": 1}, "long_share": 0.5}, [0.5, 0.375, 0.125, 0]),
         ({"sources": {"web": 1}, "long_share": 1.0}, [0, 1, 0, 0]),
     ],
 )
 def test_shares_by_hand(given: dict[str, Any], expected: list[float]) -> None:
-    """By tokens, by weights, with long documents preferred inside each source that has both kinds."""
+    """By tokens, by weights, with long documents preferred where there are both kinds."""
     found = shares(MixConfig(**given), 4096, POOLS)
     assert list(found) == list(POOLS)
     assert list(found.values()) == pytest.approx(expected)
@@ -32,7 +34,7 @@ def test_shares_by_hand(given: dict[str, Any], expected: list[float]) -> None:
 def test_epochs_by_hand() -> None:
     """Of each source those documents count that are read most often."""
     read = [(2000.0, shares(mix, 4096, POOLS)) for mix in (MixConfig(), MixConfig(long_share=0.5))]
-    assert epochs(read, POOLS) == pytest.approx({"web": 3.0, "books": 2.0, "code": 2.0})
+    assert epochs(read, POOLS) == pytest.approx({"web": 3.5, "books": 3.5, "code": 1.625})
 
 
 @pytest.mark.parametrize(
