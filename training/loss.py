@@ -55,24 +55,36 @@ def linear_cross_entropy(
     return LinearCrossEntropy.apply(hidden, weight, labels, scale, z_loss)  # type: ignore[no-any-return]
 
 
-def _softmax_eager(logits: Tensor, labels: Tensor, scale: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross entropy, z-loss and the gradient of the logits, all scaled."""
-    values = logits.float()
-    divisor = values.logsumexp(-1, keepdim=True)
-    counted = (labels >= 0)[:, None]
-    safe = labels.clamp(min=0)[:, None]
-    entropy = torch.where(counted, divisor - values.gather(1, safe), 0.0).sum() * scale
-    z_term = torch.where(counted, z_loss * divisor.square(), 0.0).sum() * scale
-    column = torch.arange(logits.shape[1], device=logits.device)
-    gradient = (values - divisor).exp() * (1 + 2 * z_loss * divisor) - (column == safe).float()
-    return entropy, z_term, (torch.where(counted, gradient, 0.0) * scale).to(logits.dtype)
+def _softmax(logits: Tensor, labels: Tensor, scale: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross entropy, z-loss and the gradient of the logits, all scaled; by one kernel on a GPU, in place on a CPU."""
+    return (_compiled() if logits.device.type == "cuda" else in_place)(logits, labels, scale, z_loss)
 
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(_softmax_eager, dynamic=False)
+    return torch.compile(at_once, dynamic=False)
 
 
-def _softmax(logits: Tensor, labels: Tensor, scale: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    run = _compiled() if logits.device.type == "cuda" else _softmax_eager
-    return run(logits, labels, scale, z_loss)
+def at_once(logits: Tensor, labels: Tensor, scale: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Without scattered writes, so that a compiler makes one kernel of it."""
+    values = logits.float()
+    divisor = values.logsumexp(-1, keepdim=True)
+    weight = torch.where(labels >= 0, scale, 0.0)[:, None]
+    safe = labels.clamp(min=0)[:, None]
+    entropy = ((divisor - values.gather(1, safe)) * weight).sum()
+    z_term = (z_loss * divisor.square() * weight).sum()
+    column = torch.arange(logits.shape[1], device=logits.device)
+    gradient = (values - divisor).exp() * (1 + 2 * z_loss * divisor) - (column == safe).float()
+    return entropy, z_term, (gradient * weight).to(logits.dtype)
+
+
+def in_place(logits: Tensor, labels: Tensor, scale: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """With few passes over the memory."""
+    values = logits.float().log_softmax(-1)
+    divisor = (logits[:, 0].float() - values[:, 0])[:, None]
+    weight = torch.where(labels >= 0, scale, 0.0)[:, None]
+    safe = labels.clamp(min=0)[:, None]
+    entropy = -(values.gather(1, safe) * weight).sum()
+    z_term = (z_loss * divisor.square() * weight).sum()
+    gradient = values.exp_().mul_((1 + 2 * z_loss * divisor) * weight).scatter_add_(1, safe, -weight)
+    return entropy, z_term, gradient.to(logits.dtype)

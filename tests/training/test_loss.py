@@ -57,3 +57,15 @@ def test_half_precision_is_near_single_precision() -> None:
     assert found[1].dtype == torch.float32
     for one, other in zip(found, exact, strict=True):
         assert (one.float() - other).norm() < 0.01 * other.norm()
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_the_form_for_compilers_is_the_form_in_place(z_loss: float) -> None:
+    """Loss, z-loss and gradient agree."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(40, 31) * 5, torch.randint(0, 31, (40,))
+    labels[::3] = -100
+    torch.testing.assert_close(
+        losses.at_once(logits, labels, torch.tensor(0.5), z_loss),
+        losses.in_place(logits, labels, torch.tensor(0.5), z_loss),
+    )
