@@ -54,7 +54,7 @@ class C4Config(Settings):
     """Fewest sentences of what is left."""
     bad_words: dict[str, str] = {}
     """File (path or URI, one word or phrase per line) by language: documents with one of them are dropped.
-    C4's own lists are at LDNOOBW/List-of-Dirty-Naughty-Obscene-and-Otherwise-Bad-Words on GitHub; none comes along."""
+    No list comes along; docs/data.md says where C4's own are."""
 
     def identity(self) -> dict[str, Any]:
         """As for every section, but lists of words count by their bytes."""
