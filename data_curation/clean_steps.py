@@ -10,11 +10,11 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_curation.clean import CleanConfig
-from data_curation.decisions import Decisions, Subject, sizes
+from data_curation.decisions import PASSAGE, Decisions, Subject, sizes
 from data_curation.engine import run_pipeline
 from data_curation.language import identify
 from data_curation.normalise import normalise
-from data_curation.pii import replace
+from data_curation.pii import PiiConfig, replace
 from data_curation.place import PieceWriter
 from data_curation.quality import Scorer, scorer_of
 from data_curation.rules.rule import rounded
@@ -154,7 +154,9 @@ class Clean(PipelineStep):
         named = case.document.metadata
         about = Subject(case.document.id, named["url"], named["source"], named["language"], *case.size)
         if case.reason:
-            self.decisions.drop(about, case.step, case.reason, case.passage, **case.scores)
+            # People read passages, so what is personal is masked in them, whether or not it would have been replaced.
+            passage, _ = replace(case.passage[: 2 * PASSAGE], self.config.pii or PiiConfig())
+            self.decisions.drop(about, case.step, case.reason, passage, **case.scores)
             return
         self._replace(case)
         self.decisions.keep(about, sizes(case.document.text), **case.scores)

@@ -105,6 +105,14 @@ def test_text_is_normal_and_impersonal_and_keeps_its_id(tmp_path: Path):
     assert rows(made)[0]["text"] == wrong and counts.metrics == {}
 
 
+def test_passages_are_impersonal(tmp_path: Path):
+    """What people are shown of a dropped document holds no address, not even where none is replaced."""
+    short = BAD["gopher gopher-short-doc"] + " Write to {} today."
+    for name, settings in {"on": {}, "off": {"pii": None}}.items():
+        made, _ = cleaned(tmp_path / name, [short.format("jane.doe@mail.firm.de"), text(1)], **settings)
+        assert [row["passage"] for row in rows(made, "decisions")] == [short.format("email@example.com"), ""]
+
+
 def test_mojibake_does_not_hide_a_reason(tmp_path: Path):
     """Rules see the repaired text: marks that were decoded wrongly still end lines."""
     fine = "\n".join(f"{sentence(number)[:-1]}…" for number in range(30))
