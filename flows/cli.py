@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import PipelineConfig, load, presets
-from flows.start import DONE, FAILED, failure, prepare, start
-from flows.terminal import count, print_stages, print_table, seconds_of
+from flows.planning import show_plan
+from flows.start import DONE, FAILED, failure, start
+from flows.terminal import print_stages, print_table
 from flows.whatif import whatif
 
 if TYPE_CHECKING:
@@ -27,30 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """Run the road, or as much of it as was asked for."""
-    return start(_config(asked), asked, _sets(asked))
+    return start(asked, _sets(asked))
 
 
 def plan(asked: argparse.Namespace) -> int:
     """Say what a run would do, and why; nothing is run and no server is needed."""
-    prepare(_config(asked))
-    from flows.run import Asked, plan
-    from tasks.plan import public
-
-    config = _config(asked)
-    planned = plan(asked.preset, config, Asked(asked.refresh, asked.remake, asked.accept, asked.until))
-    entries = [public(record, config.run.usd_per_hour) for record in planned.stages]
-    if asked.json:
-        print(json.dumps({"stages": entries}))
-        return DONE
-    rows = [
-        [entry["name"], entry["state"], seconds_of(entry), count(entry.get("tokens")), entry["why"]]
-        for entry in entries
-    ]
-    print_table(["stage", "state", "seconds", "tokens", "why"], rows)
-    for entry in entries:
-        for warning in entry["warnings"]:
-            print(f"warning: {warning}")
-    return DONE
+    return show_plan(_config(asked), asked)
 
 
 def ui(asked: argparse.Namespace) -> int:
@@ -128,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         ):
             sub.add_argument(f"--{option}", action="append", default=[], metavar="STAGE", help=what)
         sub.add_argument("--until", metavar="STAGE", help="the last stage to run")
+        if command is plan:
+            words = "train made-up data for half a minute and count time and money with that speed"
+            sub.add_argument("--probe", action="store_true", help=words)
     sub = _add(commands, ui)
     sub.add_argument("preset", nargs="?", default="demo", help="whose `run.home` to serve")
     _add_settings(sub)

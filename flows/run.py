@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from data_curation.files import is_local, local_path
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import WORDS, PipelineConfig, load, presets
 from flows.pipeline import road
-from tasks.plan import estimate, with_training
+from tasks.plan import estimate, public, with_budget
 from tasks.report import export_folder, publish_report
 from tasks.run import Run, running
 from tasks.show import say, show_run
@@ -86,6 +86,8 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
         for record in planned.stages
         if record.state == "cached"
     ]
+    ahead = [record for record in planned.stages if record.state != "cached"]
+    run.expected = {record.name: public(record, config.run.usd_per_hour) for record in ahead}
     say(f"run {run.id} in store {run.store.root}: {_what(planned)}")
     try:
         run.save("running")
@@ -102,8 +104,8 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     return _end(run, "completed", "")
 
 
-def plan(preset: str, config: PipelineConfig, asked: Asked) -> Run:
-    """Look every stage up without running anything: the same road, in plan mode."""
+def plan(preset: str, config: PipelineConfig, asked: Asked, speeds: Mapping[str, float] = {}) -> Run:
+    """Look every stage up without running anything: the same road, in plan mode; `speeds` as of a probe."""
     run = _new_run("plan", preset, config, asked)
     with running(run):
         road(config)
@@ -113,7 +115,7 @@ def plan(preset: str, config: PipelineConfig, asked: Asked) -> Run:
         del run.stages[last + 1 :]
     for option in ("refresh", "remake", "accept"):
         _check_names(option, getattr(asked, option), run)
-    with_training(run, _training_figures(config))
+    run.budget = with_budget(run, config.pretrain, config.tokenizer.vocab_size, speeds)
     return run
 
 
@@ -122,15 +124,6 @@ def _check_names(option: str, names: Sequence[str], planned: Run) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(f"--{option} {name}: no such stage in this run: it has {', '.join(known)}")
-
-
-def _training_figures(config: PipelineConfig) -> dict[str, dict[str, float]]:
-    """Tokens and FLOPs of every pretrain phase."""
-    model, vocabulary = config.pretrain.model, config.tokenizer.vocab_size
-    return {
-        name: {"tokens": phase.tokens, "flops": phase.tokens * model.flops_per_token(phase.seq_len, vocabulary)}
-        for name, phase in zip(config.pretrain.names(), config.pretrain.phases, strict=True)
-    }
 
 
 def _new_run(mode: Any, preset: str, config: PipelineConfig, asked: Asked) -> Run:

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_curation.files import join, read_bytes
+from data_curation.shard_index import read_index
+from tasks.budget import budget, suggestion, tables
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.run import Run, StageRecord
+from training.pretrain import PretrainConfig
 
 
 def stage_page(record: StageRecord, run: Run) -> str:
@@ -35,6 +38,8 @@ def stage_page(record: StageRecord, run: Run) -> str:
         lines += ["## Metrics", table(["", "value", "n"], rows)]
     if counts.gates:
         lines += ["## Gates", table(["gate", "value", "against", ""], [_gate(gate) for gate in counts.gates])]
+    if record.stage == "shard" and "pretrain" in run.config:
+        lines += _budget(record, run)
     lines += [f"> {warning}" for warning in [*counts.warnings, *record.warnings]]
     for file in manifest.records:
         if file.path.endswith(".svg"):
@@ -90,6 +95,17 @@ def _funnel(funnel: dict[str, Any]) -> list[str]:
         table(["step", *FLOW, "dropped for"], steps),
         table(["source", "language", *FLOW], groups),
     ]
+
+
+def _budget(record: StageRecord, run: Run) -> list[str]:
+    """What these shards hold against what the phases of this run ask for."""
+    index, _ = read_index(join(record.uri, "shards"))
+    made = budget(PretrainConfig.model_validate(run.config["pretrain"]), index.vocabulary, index.lengths)
+    lines = [f"## {title}\n\n{table(header, rows)}" for title, header, rows in tables(made, index.lengths)]
+    lines += [f"> {warning}" for warning in made.warnings]
+    if made.warnings and made.suggestion:
+        lines += ["Phases that these data allow:", f"```yaml\n{suggestion(made)}\n```"]
+    return lines
 
 
 def _drops(funnel: dict[str, Any]) -> list[str]:

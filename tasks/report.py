@@ -13,6 +13,7 @@ from data_curation.files import copy_file, join, read_bytes
 from tasks.artifact import commit, machine
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.page import metric_text
+from tasks.plan import against
 from tasks.run import Run, StageRecord
 from tasks.secrets import clean
 
@@ -80,6 +81,7 @@ def report_data(run: Run, state: str, error: str) -> dict[str, Any]:
             "seconds_of_all_stages": round(seconds, 1),
             "usd_of_all_stages": round(seconds / 3600 * run.settings.usd_per_hour, 4),
         },
+        "budget": against(run.expected, run.stages, run.settings.usd_per_hour),
         "warnings": run.warnings + [warning for record in run.stages for warning in _warnings(record)],
     }
 

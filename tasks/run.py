@@ -72,7 +72,7 @@ class StageRecord:
     manifest: Manifest | None = None
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-    """Plan only: tokens and FLOPs."""
+    """Plan only: tokens, FLOPs, seconds and bytes of a pretrain phase."""
 
     def public(self) -> dict[str, Any]:
         """The stable fields of `run --json` and report.json."""
@@ -109,6 +109,10 @@ class Run:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     planned: list[dict[str, Any]] = field(default_factory=list)
     """{"stage", "key", "attempt"} of what the plan found cached: `prune` must not take it while the run goes on."""
+    expected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Stage name -> what the plan expected of it (tokens, FLOPs, seconds, bytes), for those that were not cached."""
+    budget: Any = None
+    """In a plan: data against phases (tasks/budget.py)."""
     previous: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage name -> its entry in the newest run of this preset that has made or used it."""
 

@@ -98,9 +98,17 @@ def test_second_run_changed_field_and_refresh(preset: Path, tmp_path: Path):
     assert why["extract"] == ("cached", "")
     assert why["clean"] == ("run", "field clean.gopher.min_words 50 -> 51")
     assert why["dedup"] == ("if-changed", "only if the output of clean changes")
+    # The shards are known now, so the plan holds them against the phases.
+    _, planned, _ = tokenmill("plan", preset, "--set", "run.usd_per_hour=2")
+    assert planned["budget"]["unique"] > 0 and planned["budget"]["phases"][1]["long_tokens"] > 0
+    assert any("compute-optimal" in text for stage in planned["stages"] for text in stage["warnings"])
+    assert planned["total"]["flops"] == pytest.approx(sum(phase["flops"] for phase in planned["budget"]["phases"]))
     report = json.loads((tmp_path / "export" / "report.json").read_text())
     duplicates = [row["documents"] for row in report["funnel"] if row["stage"] == "dedup"]
     assert sum(duplicates) == PAGES // 10
+    (row,) = report["budget"]  # of the refresh: planned with what it took before, against what it took now
+    assert row["stage"] == "dedup" and row["planned"]["bytes"] == row["actual"]["bytes"]
+    assert row["planned"]["seconds"] > 0 < row["actual"]["seconds"]
 
 
 @pytest.mark.usefixtures("prefect_api")
