@@ -37,7 +37,7 @@ def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tokenmill",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a lease's heartbeat has a thread, and no flow, of its own
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # heartbeats have a thread and no flow
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from data_curation.settings import ConfigError, TokenmillError
-from flows.config import PipelineConfig
+from flows.config import PipelineConfig, load
 from flows.server import environment, flush, serving
 from flows.terminal import print_stages
 
@@ -27,13 +27,13 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: the run ends as it does at Ctrl-C."""
 
 
-def start(config: PipelineConfig, asked: argparse.Namespace, sets: Sequence[str]) -> int:
+def start(asked: argparse.Namespace, sets: Sequence[str]) -> int:
     """Run the road; with `--json` the last line says how it went, on failure too. Returns the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     summary: dict[str, Any] = {"run": None, "stages": [], "report": None, "model": None}
     code = DONE
     try:
-        summary = _run_flow(config, asked, sets)
+        summary = _run_flow(load(asked.preset, sets), asked, sets)
     except (Exception, KeyboardInterrupt) as error:
         code = failure(error)
         summary |= {"error": str(error) or type(error).__name__} | _ended()
