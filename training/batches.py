@@ -6,8 +6,7 @@ packed on its own (packing.py) into rows that are all full. So no token of an ep
 padding, what a window cuts off begins the next one, and any step is reached by packing one window.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,6 @@ from training.packing import Numbers, Pieces, pack
 from training.stream import Span, Stream, permutation
 
 WINDOW_TOKENS = 1 << 22  # packed at a time: enough that few documents are cut, and memory stays flat
-AHEAD = 2  # batches that `feed` prepares before they are asked for
 IGNORED = -100
 
 
@@ -78,31 +76,32 @@ class Batches:
         spans = [Span(length, steps * tokens_per_step, mix) for (length, steps), mix in pairs]
         self.stream = Stream(self.shards, seed, spans)
         self._window = lru_cache(2)(self._make_window)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: dict[tuple[int, int, int, int], Future[Batch]] = {}
 
     def batch(self, phase: int, step: int) -> Batch:
         """The global batch of a step; phases and steps count from 0."""
         return self.share(phase, step, 0, 1)
 
     def share(self, phase: int, step: int, rank: int, world: int) -> Batch:
-        """The rows of one of `world` ranks: all shares in order of the ranks are the global batch."""
+        """The rows of one of `world` ranks: all shares in order of the ranks are the global batch.
+
+        A thread prepares the next step's while this one is used.
+        """
         rows = self.rows(phase)
         if rows % world or not 0 <= rank < world:
             raise ConfigError(
                 f"pretrain.tokens_per_step: {rows} rows of {self.phases[phase][0]} tokens a step do not go "
                 f"evenly to rank {rank} of {world}: change tokens_per_step or the number of devices"
             )
-        return self._rows(phase, step, rows // world * rank, rows // world * (rank + 1))
-
-    def feed(self, phase: int, step: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The shares of this step and all later ones of the phase, prepared by a thread before they are asked for."""
-        ready = deque[Future[Batch]]()
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-            for number in range(step, self.phases[phase][1]):
-                ready.append(thread.submit(self.share, phase, number, rank, world))
-                if len(ready) > AHEAD:
-                    yield ready.popleft().result()
-            while ready:
-                yield ready.popleft().result()
+        asked = (phase, step, rows // world * rank, rows // world * (rank + 1))
+        ready = self._ahead.pop(asked, None) or self._thread.submit(self._rows, *asked)
+        batch = ready.result()
+        following = (phase, step + 1, *asked[2:])
+        self._ahead = {}
+        if step + 1 < self.phases[phase][1]:
+            self._ahead[following] = self._thread.submit(self._rows, *following)
+        return batch
 
     def rows(self, phase: int) -> int:
         """Rows of a global batch in a phase."""

@@ -16,7 +16,7 @@ from data_curation.shard import ShardConfig, shard
 from data_curation.shards import Document, Shards, heldout_documents
 from data_curation.token_runs import _loaded
 from data_curation.tokenizer import TokenizerConfig, tokenizer
-from tests.data_curation.corpus import documents, new_place, row, rows
+from tests.data_curation.corpus import artifact, documents, new_place, row, rows
 
 NUMBER = 400
 CONFIG = ShardConfig(tokens_per_shard=6000, heldout_fraction=0.05)
@@ -221,3 +221,21 @@ def test_a_document_of_50_million_tokens_goes_through(bpe: Artifact, tmp_path: P
     assert len(tokens) == 50_000_001 and shards.document(longest).bytes == 50_000_000
     assert (tokens[:-1] == tokens[0]).all() and tokens[-1] == shards.index.separator
     assert "long" not in {document.source for document in read(place, "heldout")}
+
+
+def test_a_vocabulary_beyond_two_bytes_takes_four(given: Artifact, bpe: Artifact, place: Place, tmp_path: Path) -> None:
+    """With 70,000 entries, some of them in use above 65,535, the shards hold four bytes a token and lose no id."""
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for file in Path(bpe.uri("tokenizer")).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    data = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = data["model"]["vocab"]
+    moved = {token: number + 69_600 for token, number in vocabulary.items() if number >= 300}
+    data["model"]["vocab"] = vocabulary | moved | {f"unused {number}": number for number in range(300, 69_900)}
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    large = made(tmp_path / "made", CONFIG, [given], artifact("tokenizer", tmp_path))
+    assert Shards(Path(large.home) / "shards").index.dtype.itemsize == 4
+    for mine, theirs in zip(read(large, "shards"), read(place, "shards"), strict=True):
+        tokens = theirs.tokens.astype(np.int64)
+        assert mine.tokens.tolist() == np.where(tokens >= 300, tokens + 69_600, tokens).tolist()

@@ -137,14 +137,11 @@ def test_one_stream_for_every_world_and_interruption(folder: Path) -> None:
                 world = chance.choice([1, 2, 4])
                 ranks = [Batches(folder, **given) for _ in range(world)]
                 step = {one.resume(state, phase) for one in ranks}.pop()
-                feeds = [one.feed(phase, step, rank, world) for rank, one in enumerate(ranks)]
                 for _ in range(min(chance.randint(1, 7), steps - step)):
-                    shares = [next(feed) for feed in feeds]
+                    shares = [one.share(phase, step, rank, world) for rank, one in enumerate(ranks)]
                     joined = Batch(*(np.concatenate([getattr(share, name) for share in shares]) for name in FIELDS))
                     assert equal(joined, whole.batch(phase, step))
                     step += 1
-                for feed in feeds:
-                    feed.close()
                 state = ranks[-1].state(phase, step)
 
 
