@@ -99,7 +99,7 @@ def _step(row: Row, model: Any, optimizer: Any, kernel: Any) -> Callable[[], flo
     def step() -> float:
         # Made anew in each step, as in training, where every batch has its own documents.
         layout = layout_of(documents, device, kernel)
-        loss, entropy = decoder.loss(tokens, labels, where, layout, scale)
+        loss, entropy = decoder(tokens, labels, where, layout, scale)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()

@@ -1,7 +1,6 @@
 """Model, optimizer and counters as safetensors and JSON: checkpoints while a phase runs, its state at the end."""
 
 import json
-import math
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data_curation.place import Place
-from data_curation.settings import InputError, StageError
+from data_curation.settings import InputError
+from training.parallel import as_shared, whole
 from training.trainers import KEPT, checkpoints
 
 FORMAT = 1
@@ -23,6 +23,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class StepRecord:
     """What one step measured."""
 
+    step: int
+    """Of this phase, from 0."""
     loss: float
     """Mean cross entropy of its predicted tokens, nats."""
     labels: int
@@ -35,36 +37,46 @@ class StepRecord:
 
 
 @dataclass
+class SkippedStep:
+    """A step that was not taken."""
+
+    step: int
+    why: str
+
+
+@dataclass
 class State:
     """Counters of a phase: with the model, the optimizer and the place in the data all that a resumed run needs."""
 
     step: int = 0
     """Steps of this phase that are done."""
     history: list[StepRecord] = field(default_factory=list)
-    """One record per step of this phase."""
-
-    def check_finite(self, name: str, loss: float, norm: float) -> None:
-        """Stop before a step that would make every parameter NaN, which AdamW does without an exception."""
-        for what, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
-                raise StageError(
-                    f"{name}: step {self.step}: {what} is {value}: lower learning_rate or raise warmup_steps; "
-                    "the last checkpoint is before this step"
-                )
+    """One record per step that was taken."""
+    skipped: list[SkippedStep] = field(default_factory=list)
+    """Steps whose data were read and whose gradient was dropped."""
 
 
 def save_checkpoint(
-    place: Place, model: nn.Module, optimizer: torch.optim.Optimizer, state: State, data: dict[str, Any]
+    place: Place,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    data: dict[str, Any],
+    write: bool = True,
 ) -> None:
     """Write the checkpoint of this step as a piece, complete or not at all, then drop all but the newest two.
 
-    `data` is the place in the data, from Batches.state.
+    `data` is the place in the data, from Batches.state. Tensors that lie in shares need every rank here, and one of
+    them to `write`.
     """
     name = f"checkpoint-{state.step:06d}"
     part = f"work/{name}"
+    weights, moments = _weights(model), _moments(model, optimizer)
+    if not write:
+        return
     with place.piece(name) as piece, tempfile.TemporaryDirectory(dir=place.scratch) as folder:
-        save_file(_weights(model), Path(folder, "model.safetensors"))
-        save_file(_moments(model, optimizer), Path(folder, "optimizer.safetensors"))
+        save_file(weights, Path(folder, "model.safetensors"))
+        save_file(moments, Path(folder, "optimizer.safetensors"))
         piece.send(part, Path(folder))
         piece.send_json(part, "state.json", {**asdict(state), "data": data})
     drop_checkpoints(place, KEPT)
@@ -79,11 +91,12 @@ def load_checkpoint(
         return None
     folder = place.folder(found[-1], f"work/{found[-1].name}")
     data = json.loads((folder / "state.json").read_text())
-    state = State(data["step"], [StepRecord(**record) for record in data["history"]])
+    history = [StepRecord(**record) for record in data["history"]]
+    state = State(data["step"], history, [SkippedStep(**step) for step in data["skipped"]])
     weights = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
+            parameter.copy_(as_shared(weights[name], parameter))
     _set_moments(model, optimizer, load_file(folder / "optimizer.safetensors"))
     return state, data["data"]
 
@@ -95,10 +108,15 @@ def drop_checkpoints(place: Place, keep: int) -> None:
         place.drop(piece)
 
 
-def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, counters: dict[str, Any], folder: Path) -> None:
+def save_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, counters: dict[str, Any], folder: Path, write: bool = True
+) -> None:
     """The published part `state`: optimizer.safetensors with names of parameters, and counters as state.json."""
+    moments = _moments(model, optimizer)
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_moments(model, optimizer), folder / "optimizer.safetensors")
+    save_file(moments, folder / "optimizer.safetensors")
     data = {"format": FORMAT, **counters}
     (folder / "state.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
@@ -114,7 +132,7 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path)
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     # Parameters that are tied come once, under the name of the first.
-    return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    return {name: whole(parameter.detach()).contiguous() for name, parameter in model.named_parameters()}
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -122,7 +140,7 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     moments: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         for key in (*MOMENTS, "step"):
-            moments[f"{name}.{key}"] = optimizer.state[parameter][key].detach().contiguous()
+            moments[f"{name}.{key}"] = whole(optimizer.state[parameter][key].detach()).contiguous()
     return moments
 
 
@@ -135,7 +153,10 @@ def _set_moments(model: nn.Module, optimizer: torch.optim.Optimizer, moments: di
     data = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     data["state"] = {
-        number: {key: moments[f"{names[parameter]}.{key}"] for key in (*MOMENTS, "step")}
+        number: {
+            "step": moments[f"{names[parameter]}.step"],
+            **{key: as_shared(moments[f"{names[parameter]}.{key}"], parameter) for key in MOMENTS},
+        }
         for number, parameter in enumerate(parameters)
     }
     optimizer.load_state_dict(data)

@@ -31,32 +31,32 @@ class Shape:
     epsilon: float
 
 
-class Decoder:
-    """Runs one model. `dtype` is that of products and activations; weights and their gradients stay float32."""
+class Decoder(nn.Module):
+    """Runs one model. `dtype` is that of products and activations; weights and their gradients stay float32.
+
+    Its modules are those of the model, so that FSDP2 finds the parameters of a layer when the layer is called.
+    """
 
     def __init__(
         self, model: Any, dtype: torch.dtype, kernel: Kernel, recompute: Recompute = "none", compile: bool = True
     ) -> None:
-        config = model.config
+        super().__init__()
+        config, inner = model.config, model.model
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.model, self.dtype, self.kernel = model, dtype, kernel
-        self.shape = Shape(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
-        run = partial(_layer, shape=self.shape, kernel=kernel)
+        shape = Shape(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
+        run: Any = partial(_layer, shape=shape, kernel=kernel)
         if recompute != "none":
             run = partial(_again, run, recompute)
-        self.layer = torch.compile(run, fullgraph=True, dynamic=False) if compile else run
-        self.last_norm = torch.compile(_norm, dynamic=False) if compile else _norm
+        if compile:
+            run = torch.compile(run, fullgraph=True, dynamic=False)
+        self.kernel: Kernel = kernel
+        self.dtype, self.epsilon = dtype, config.rms_norm_eps
+        self.embedding, self.norm, self.head = inner.embed_tokens, inner.norm, model.lm_head
+        self.layers = nn.ModuleList(Layer(layer, run) for layer in inner.layers)
+        self.rotary = inner.rotary_emb
+        self.last_norm: Any = torch.compile(_norm, dynamic=False) if compile else _norm
 
-    def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """The last layer's output after its norm, [rows * seq_len, hidden_size]."""
-        inner = self.model.model
-        x = nn.functional.embedding(tokens.flatten(), inner.embed_tokens.weight).to(self.dtype)
-        cos, sin = self._rotary(positions.flatten())
-        for layer in inner.layers:
-            x = self.layer(x, cos, sin, layout, *_weights(layer))
-        return self.last_norm(x, inner.norm.weight, self.shape.epsilon)
-
-    def loss(
+    def forward(
         self, tokens: Tensor, labels: Tensor, positions: Tensor, layout: Layout, scale: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """The loss to go back from, and the sum of cross entropies times `scale`.
@@ -64,14 +64,33 @@ class Decoder:
         Tokens, labels and positions are int64 [rows, seq_len].
         """
         hidden = self.hidden(tokens, positions, layout)
-        return linear_cross_entropy(hidden, self.model.lm_head.weight, labels.flatten(), scale, z_loss)
+        return linear_cross_entropy(hidden, self.head.weight, labels.flatten(), scale, z_loss)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """The last layer's output after its norm, [rows * seq_len, hidden_size]."""
+        x = nn.functional.embedding(tokens.flatten(), self.embedding.weight).to(self.dtype)
+        cos, sin = self._rotary(positions.flatten())
+        for layer in self.layers:
+            x = layer(x, cos, sin, layout)
+        return self.last_norm(x, self.norm.weight, self.epsilon)
 
     def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of every token's angles, float32 [tokens, width / 2]."""
-        rotary = self.model.model.rotary_emb
-        angles = positions[:, None].float() * rotary.inv_freq.float()[None]
-        scaling = getattr(rotary, "attention_scaling", 1.0)
+        angles = positions[:, None].float() * self.rotary.inv_freq.float()[None]
+        scaling = getattr(self.rotary, "attention_scaling", 1.0)
         return angles.cos() * scaling, angles.sin() * scaling
+
+
+class Layer(nn.Module):
+    """One layer of the model, run by a function of its weights."""
+
+    def __init__(self, layer: nn.Module, run: Any) -> None:
+        super().__init__()
+        self.layer, self.run = layer, run
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
+        """The layer on x [tokens, hidden_size]."""
+        return self.run(x, cos, sin, layout, *_weights(self.layer))
 
 
 def _weights(layer: Any) -> tuple[Tensor | None, ...]:

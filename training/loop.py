@@ -1,20 +1,22 @@
 """The training loop of one phase: batches in, a model and its optimizer's state out."""
 
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from data_curation.counts import Counts
 from data_curation.place import Place
+from data_curation.settings import ConfigError
 from data_curation.shards import Shards
 from training import model as models
+from training import parallel
+from training.attention import kernel_for, layout_of
 from training.batches import Batch, Batches
 from training.checkpoint import (
     State,
@@ -25,10 +27,16 @@ from training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from training.decoder import Decoder
+from training.guard import reason_to_skip, skip
 from training.mixing import too_often
+from training.parallel import Ranks
 from training.pretrain import PhaseRun
+from training.records import counts_of, keep_curves
 
 CPU_TOKENS = 2048  # of one forward pass on a CPU: more fall out of its caches
+GPU_TOKENS = 32 * 1024
+LONG = 32 * 1024  # tokens of a row from which on only attention is kept for the way back
 
 
 @dataclass
@@ -37,47 +45,56 @@ class Trainer:
 
     run: PhaseRun
     place: Place
+    ranks: Ranks
     tokenizer: Any
     model: Any
+    decoder: Decoder
     optimizer: torch.optim.Optimizer
     batches: Batches
     token_bytes: np.ndarray
     device: torch.device
 
     def step(self, state: State) -> None:
-        """One optimizer step on one global batch; its record goes into the state."""
+        """One optimizer step on one global batch, or none if its gradient is no good; what happened is in the state."""
         batch = self.batches.batch(self.run.index, state.step)
-        labels = int((batch.labels != models.IGNORED).sum())
-        loss = sum(self._backward(share, labels) for share in self._micro_batches(batch))
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip))
-        state.check_finite(self.place.name, loss, norm)
+        counted = batch.labels[batch.labels != models.IGNORED]
+        # Each rank's gradient is that of its share; FSDP takes the mean over the ranks.
+        scale = torch.tensor(self.ranks.world / max(1, len(counted)), device=self.device)
+        share = _rows(batch, self.ranks.rows(len(batch.tokens)))
+        entropies = [self._backward(part, scale) for part in self._micro_batches(share)]
+        [loss] = self.ranks.total([float(torch.stack(entropies).sum()) / self.ranks.world], self.device)
+        norm = parallel.clip(self.model, self.run.clip)
+        why = reason_to_skip(state.history, loss, norm)
         rate = self.run.learning_rate(state.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        if why is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            read = int(self.token_bytes[counted].sum())
+            state.history.append(StepRecord(state.step, loss, len(counted), read, rate, norm))
+        else:
+            skip(self.place.name, state, why)
         self.optimizer.zero_grad(set_to_none=True)
-        read = int(self.token_bytes[batch.labels[batch.labels != models.IGNORED]].sum())
-        state.history.append(StepRecord(loss, labels, read, rate, norm))
         state.step += 1
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
-        """The batch in shares of whole rows; the gradient is that of the whole whatever their size."""
+        """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
         rows, width = batch.tokens.shape
-        wanted = self.place.resources.micro_batch_tokens or (CPU_TOKENS if self.device.type == "cpu" else 32 * 1024)
-        size = max(1, wanted // width)
-        fields = (batch.tokens, batch.labels, batch.positions, batch.documents)
-        return [Batch(*(field[row : row + size] for field in fields)) for row in range(0, rows, size)]
+        tokens = self.place.resources.micro_batch_tokens or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
+        size = next(size for size in range(max(1, min(rows, tokens // width)), 0, -1) if rows % size == 0)
+        return [_rows(batch, slice(row, row + size)) for row in range(0, rows, size)]
 
-    def _backward(self, batch: Batch, labels: int) -> float:
+    def _backward(self, batch: Batch, scale: Tensor) -> Tensor:
         """Add the share's gradient; returns its share of the batch's mean loss."""
-        packing = models.Packing.of(batch.documents, self.device)
+        layout = layout_of(batch.documents, self.device, self.decoder.kernel)
         tensors = [torch.from_numpy(field).to(self.device) for field in (batch.tokens, batch.labels, batch.positions)]
-        low = self.run.dtype == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
-            losses = models.token_losses(self.model, *tensors, packing=packing)
-        loss = losses.sum() / max(1, labels)
+        loss, entropy = self.decoder(*tensors, layout, scale, self.run.z_loss)
         loss.backward()
-        return loss.item()
+        return entropy.detach()
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return Batch(*(field[rows] for field in (batch.tokens, batch.labels, batch.positions, batch.documents)))
 
 
 @dataclass(frozen=True)
@@ -92,43 +109,83 @@ class Inputs:
 
 
 def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
-    """Train one phase and publish parts `model` and `state`."""
+    """Train one phase and publish parts `model` and `state`; every rank runs this, the first one writes."""
     trainer = _prepare(run, inputs, place)
+    first = trainer.ranks.rank == 0
     found = load_checkpoint(place, trainer.model, trainer.optimizer)
     now = State() if found is None else found[0]
     if found is not None:
         trainer.batches.resume(found[1], run.index)
-    counts = _counts(trainer, now, *_steps(trainer, now))
-    _plots(trainer, now)
+    trainer.ranks.wait()  # nobody drops a checkpoint that another one still reads
+    steps, seconds = _steps(trainer, now)
+    counts = counts_of(run, place.name, trainer.batches, now)
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    counts.metrics["parameters"] = {"value": parameters, "n": None, "standard_error": None}
+    if steps:
+        speed = steps * run.tokens_per_step / seconds
+        counts.metrics["tokens_per_second"] = {"value": speed, "n": steps, "standard_error": None}
+    counters = {
+        "steps": run.earlier_steps + run.steps,
+        "tokens": (run.earlier_steps + run.steps) * run.tokens_per_step,
+        "data": trainer.batches.state(run.index, run.steps),
+    }
+    save_state(trainer.model, trainer.optimizer, counters, place.scratch / "state", first)
+    parallel.gather(trainer.model)
+    if first:
+        _publish(trainer, now, inputs, counts)
+    trainer.ranks.wait()
+    return counts
+
+
+def _publish(trainer: Trainer, state: State, inputs: Inputs, counts: Counts) -> None:
+    place = trainer.place
+    keep_curves(trainer.run, place, state)
     with place.piece("model") as piece:
         piece.piece.counts = counts
         models.save(trainer.model, trainer.tokenizer, inputs.tokenizer, place.scratch / "model")
         piece.send("model", place.scratch / "model")
-        steps = run.earlier_steps + run.steps
-        data = trainer.batches.state(run.index, run.steps)
-        counters = {"steps": steps, "tokens": steps * run.tokens_per_step, "data": data}
-        save_state(trainer.model, trainer.optimizer, counters, place.scratch / "state")
         piece.send("state", place.scratch / "state")
     drop_checkpoints(place, 0)
-    return counts
 
 
 def _prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     device = models.settle(place)
+    ranks = parallel.connect(device)
     tokenizer = AutoTokenizer.from_pretrained(inputs.tokenizer)
     if inputs.model is None:
         model = models.build(run.model, tokenizer, run.phase.rope_theta, run.phase.seq_len, run.seed)
     else:
         model = models.load(inputs.model, run.phase.rope_theta, run.phase.seq_len)
     model = model.to(device).train()
+    decoder = _decoder(run, model, device)
+    parallel.shard(decoder, ranks, decoder.dtype)
     optimizer = _optimizer(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
     too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
     batches.shards.check_tokenizer(inputs.tokenizer)
+    if batches.rows(run.index) % ranks.world:
+        raise ConfigError(
+            f"run.resources.ranks is {ranks.world}: a step of {batches.rows(run.index)} rows of {run.phase.seq_len} "
+            "tokens does not go evenly to them: change pretrain.tokens_per_step or the ranks"
+        )
     if inputs.state is not None:
         batches.resume(load_state(model, optimizer, inputs.state)["data"], run.index - 1)
-    return Trainer(run, place, tokenizer, model, optimizer, batches, models.bytes_of_tokens(inputs.tokenizer), device)
+    sizes = models.bytes_of_tokens(inputs.tokenizer)
+    return Trainer(run, place, ranks, tokenizer, model, decoder, optimizer, batches, sizes, device)
+
+
+def _decoder(run: PhaseRun, model: Any, device: torch.device) -> Decoder:
+    """On a CPU eager: compiling would take longer than a small training."""
+    cpu = device.type == "cpu"
+    if cpu and run.attention not in ("auto", "sdpa"):
+        raise ConfigError(f"pretrain.attention is {run.attention}, which needs a GPU: use auto or sdpa")
+    kernel = kernel_for(device, run.attention, run.phase.seq_len)
+    recompute = run.recompute
+    if recompute == "auto":
+        recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
+    dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
+    return Decoder(model, dtype, kernel, recompute, compile=not cpu)
 
 
 def _optimizer(run: PhaseRun, model: nn.Module) -> torch.optim.Optimizer:
@@ -143,7 +200,7 @@ def _optimizer(run: PhaseRun, model: nn.Module) -> torch.optim.Optimizer:
 
 def _steps(trainer: Trainer, state: State) -> tuple[int, float]:
     """All steps that are left, with checkpoints between; returns their number and seconds."""
-    run, place = trainer.run, trainer.place
+    run, place, ranks = trainer.run, trainer.place, trainer.ranks
     progress = place.progress("tokens", run.steps * run.tokens_per_step)
     progress.done = state.step * run.tokens_per_step
     first, begin = state.step, time.monotonic()
@@ -152,49 +209,15 @@ def _steps(trainer: Trainer, state: State) -> tuple[int, float]:
         trainer.step(state)
         now = time.monotonic()
         speed = (state.step - first) * run.tokens_per_step / (now - begin)
-        progress.update(run.tokens_per_step, f"loss {state.history[-1].loss:.3f}, {speed:,.0f} tokens/s")
-        if state.step < run.steps and now - saved >= place.resources.checkpoint_seconds:
-            save_checkpoint(
-                place, trainer.model, trainer.optimizer, state, trainer.batches.state(run.index, state.step)
-            )
+        if ranks.rank == 0:
+            loss = f"loss {state.history[-1].loss:.3f}, " if state.history else ""
+            progress.update(run.tokens_per_step, f"{loss}{speed:,.0f} tokens/s")
+        # The first rank's clock decides for all. After a skipped step none is made: it may have gone wrong before.
+        taken = not state.skipped or state.skipped[-1].step < state.step - 1
+        due = taken and state.step < run.steps and now - saved >= place.resources.checkpoint_seconds
+        [due] = ranks.total([float(due and ranks.rank == 0)], trainer.device)
+        if due:
+            data = trainer.batches.state(run.index, state.step)
+            save_checkpoint(place, trainer.model, trainer.optimizer, state, data, ranks.rank == 0)
             saved = time.monotonic()
     return state.step - first, time.monotonic() - begin
-
-
-def _counts(trainer: Trainer, state: State, steps: int, seconds: float) -> Counts:
-    run = trainer.run
-    last = state.history[-max(1, min(100, run.steps // 10)) :]
-    labels = sum(record.labels for record in last)
-    nats = sum(record.loss * record.labels for record in last)
-    read = max(1, sum(record.bytes for record in last))
-    tokens = run.steps * run.tokens_per_step
-    epochs = trainer.batches.source_epochs(run.index, run.steps)
-    counts = Counts(taken={"tokens": tokens}, made={"steps": run.steps})
-    counts.metrics = {
-        "train_loss": {"value": nats / labels, "n": labels, "standard_error": None},
-        "train_bits_per_byte": {"value": nats / math.log(2) / read, "n": read, "standard_error": None},
-        "parameters": {"value": sum(p.numel() for p in trainer.model.parameters()), "n": None, "standard_error": None},
-        "epochs": {"value": trainer.batches.epochs(run.index, run.steps), "n": None, "standard_error": None},
-    }
-    if steps:
-        speed = steps * run.tokens_per_step / seconds
-        counts.metrics["tokens_per_second"] = {"value": speed, "n": steps, "standard_error": None}
-        trainer.place.record("speed", {"steps": steps, "seconds": seconds, "tokens_per_second": speed})
-    for source, times in epochs.items() if len(epochs) > 1 else ():
-        counts.metrics[f"epochs_{source}"] = {"value": times, "n": None, "standard_error": None}
-    counts.warnings += too_often(trainer.place.name, epochs, run.max_epochs)
-    return counts
-
-
-def _plots(trainer: Trainer, state: State) -> None:
-    run, place = trainer.run, trainer.place
-    at = [(run.earlier_steps + step + 1) * run.tokens_per_step / 1e6 for step in range(len(state.history))]
-    title, x = f"phase of {run.phase.seq_len} tokens", "million tokens"
-    series = {
-        "loss": ("Training loss", "nats per token", [record.loss for record in state.history]),
-        "learning-rate": ("Learning rate", "learning rate", [record.learning_rate for record in state.history]),
-        "gradient-norm": ("Gradient norm before clipping", "norm", [record.gradient_norm for record in state.history]),
-    }
-    for name, (what, y, values) in series.items():
-        place.plot(name, f"{what}, {title}", x, y, {name: list(zip(at, values, strict=True))})
-    place.record("steps", [asdict(record) for record in state.history])

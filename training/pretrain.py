@@ -108,6 +108,12 @@ class Shared(Settings):
     """Largest norm of the gradient."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Numbers in which is computed; weights and optimizer are always float32."""
+    z_loss: float = 0.0
+    """Weight of the squared log of the softmax's divisor in the loss; 1e-4 keeps logits small (PaLM, section 5)."""
+    attention: Literal["auto", "flash4", "flex", "flash2", "sdpa"] = outside_identity("auto")
+    """Kernel on a GPU, for comparisons: all have one result; `auto` takes flash4 where it is installed, else flex."""
+    recompute: Literal["auto", "none", "attention", "full"] = outside_identity("auto")
+    """What the backward pass computes again: nothing, all but attention, all; `auto`: nothing up to 32k tokens."""
     seed: int = 0
     """Seed of the initial weights and of the order of documents."""
     max_epochs: float | None = outside_identity(None, gt=0)

@@ -61,7 +61,7 @@ def by_decoder(made: Any, documents: np.ndarray, recompute: Any = "none", compil
     """The same by the decoder, all documents at once."""
     tokens, labels, positions = batch(documents)
     decoder = Decoder(made, torch.float32, "sdpa", recompute, compile)
-    total, _ = decoder.loss(tokens, labels, positions, layout_of(documents, CPU, "sdpa"), torch.tensor(1.0))
+    total, _ = decoder(tokens, labels, positions, layout_of(documents, CPU, "sdpa"), torch.tensor(1.0))
     return [total.detach(), *torch.autograd.grad(total, list(made.parameters()))]
 
 
@@ -94,7 +94,7 @@ def test_half_precision_is_as_near_as_autocast() -> None:
     tokens, labels, positions = batch(ALONE)
     exact = by_hugging_face(made, ALONE)
     decoder = Decoder(made, torch.bfloat16, "sdpa", compile=False)
-    total, _ = decoder.loss(tokens, labels, positions, layout_of(ALONE, CPU, "sdpa"), torch.tensor(1.0))
+    total, _ = decoder(tokens, labels, positions, layout_of(ALONE, CPU, "sdpa"), torch.tensor(1.0))
     found = [total.detach(), *torch.autograd.grad(total, list(made.parameters()))]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = made(input_ids=tokens).logits

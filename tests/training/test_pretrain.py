@@ -201,19 +201,71 @@ def test_a_finished_phase_is_not_trained_again(
     assert pretrain(config().run_of(0), shards, tokenizer, None, again).metrics == counts.metrics
 
 
-def test_a_loss_that_is_not_a_number_stops_before_the_step(
+def test_training_that_diverged_is_given_up(
     shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
-    """An exploding run ends with the stage, the step and what to do, and the last checkpoint is finite."""
+    """Ten skipped steps in a row end the stage with reason and remedy; the last checkpoint is finite."""
     from safetensors.numpy import load_file
 
     wild = Phase(seq_len=32, tokens=20 * 256, learning_rate=1e30)
     place = new_place("wild", checkpoint_seconds=0)
-    with pytest.raises(StageError, match=r"wild: step \d+: (loss|gradient norm) is (nan|inf): lower learning_rate"):
+    with pytest.raises(
+        StageError, match=r"wild: 10 steps in a row were skipped, the last one, \d+, because (loss|grad)"
+    ):
         pretrain(config(phases=[wild]).run_of(0), shards, tokenizer, None, place)
     newest = place.pieces()[-1]
     weights = load_file(place.folder(newest, f"work/{newest.name}") / "model.safetensors")
     assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights before it are those after it, its data are passed over, and the stage says so."""
+    from safetensors.torch import load_file
+
+    before: dict[str, Any] = {}
+    backward, step = loop.Trainer._backward, loop.Trainer.step
+
+    def watch(trainer: loop.Trainer, state: Any) -> None:
+        if state.step == 5:
+            before.update({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        step(trainer, state)
+
+    def spoil(trainer: loop.Trainer, batch: Any, scale: Any) -> Any:
+        loss = backward(trainer, batch, scale)
+        if before:
+            next(trainer.model.parameters()).grad[0, 0] = float("nan")
+        return loss
+
+    monkeypatch.setattr(loop.Trainer, "_backward", spoil)
+    monkeypatch.setattr(loop.Trainer, "step", watch)
+    place = new_place("spoilt")
+    counts = pretrain(config().run_of(0), shards, tokenizer, None, place)
+    assert counts.metrics["skipped_steps"]["value"] == 1
+    assert any("the last one, 5, because gradient norm is nan" in text for text in counts.warnings)
+    after = load_file(published(place).folder("model", place.scratch) / "model.safetensors")
+    assert all((after[name] == before[name]).all() for name in after)
+
+
+CURVES = {
+    "llama": [5.646670, 5.453201, 5.243883, 5.094805, 4.830127, 4.707401],
+    "qwen3": [5.644617, 5.446971, 5.239570, 5.094962, 4.844331, 4.710564],
+}
+"""Losses of the six steps of `config().run_of(0)` by transformers' own forward pass."""
+
+
+@pytest.mark.parametrize("family", CURVES)
+@pytest.mark.parametrize("tokens", [32, 64, 2048])
+def test_one_loss_curve_for_every_micro_batch(
+    family: Any, tokens: int, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """One, two or eight rows at a time give the stored curve, within the rounding of float32."""
+    place = new_place("curve", micro_batch_tokens=tokens)
+    model = TINY.model_copy(update={"family": family})
+    pretrain(config(model=model).run_of(0), shards, tokenizer, None, place)
+    steps = json.loads(Path(place.home, "records", "steps.json").read_text())
+    assert [step["loss"] for step in steps] == pytest.approx(CURVES[family], rel=2e-5)
 
 
 def test_another_tokenizer_or_other_shards_are_refused(

@@ -1,0 +1,93 @@
+"""Ranks of one training: who I am, sums over all, a model in shares (FSDP2), whole tensors out of shares."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+MINUTES = 10  # a rank that waits longer for the others ends with an error
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train one model."""
+
+    rank: int = 0
+    world: int = 1
+
+    def total(self, values: list[float], device: torch.device) -> list[float]:
+        """Element-wise sums over the ranks, the same bits on each."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def rows(self, number: int) -> slice:
+        """This rank's share of so many rows."""
+        size = number // self.world
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def connect(device: torch.device) -> Ranks:
+    """Meet the other ranks, as torchrun's environment names them; without it there is one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=MINUTES))
+    return Ranks(dist.get_rank(), world)
+
+
+def shard(decoder: Any, ranks: Ranks, dtype: torch.dtype) -> None:
+    """Leave each rank its share of every parameter; layers are put together when they are needed.
+
+    Sent in `dtype`, the gradients' sums are float32.
+    """
+    if ranks.world == 1:
+        return
+    low = None if dtype == torch.float32 else dtype
+    # Without the cast angles of rotary positions stay float32.
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for layer in decoder.layers:
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(decoder, mp_policy=policy)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor of one that may lie in shares; every rank must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def as_shared(full: Tensor, parameter: Tensor) -> Tensor:
+    """A full tensor in the shares in which a parameter lies."""
+    if not isinstance(parameter, DTensor):
+        return full
+    return distribute_tensor(full.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def clip(model: nn.Module, largest: float) -> float:
+    """Scale the gradient down to `largest`; returns its norm over all ranks before."""
+    return float(whole(nn.utils.clip_grad_norm_(model.parameters(), largest)))
+
+
+def gather(model: nn.Module) -> None:
+    """Give every rank the whole model back, so that it is a plain one again."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                setattr(module, name, nn.Parameter(parameter.full_tensor().detach()))

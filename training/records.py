@@ -1,0 +1,52 @@
+"""What a phase says of itself when it is over: counts and warnings, curves by step."""
+
+import math
+from dataclasses import asdict
+
+from data_curation.counts import Counts
+from data_curation.place import Place
+from training.batches import Batches
+from training.checkpoint import State
+from training.mixing import too_often
+from training.pretrain import PhaseRun
+
+
+def counts_of(run: PhaseRun, name: str, batches: Batches, state: State) -> Counts:
+    """Tokens taken, loss over the last steps, epochs by source, skipped steps."""
+    last = state.history[-max(1, min(100, run.steps // 10)) :]
+    labels = max(1, sum(record.labels for record in last))
+    nats = sum(record.loss * record.labels for record in last)
+    read = max(1, sum(record.bytes for record in last))
+    epochs = batches.source_epochs(run.index, run.steps)
+    counts = Counts(taken={"tokens": run.steps * run.tokens_per_step}, made={"steps": run.steps})
+    counts.metrics = {
+        "train_loss": {"value": nats / labels, "n": labels, "standard_error": None},
+        "train_bits_per_byte": {"value": nats / math.log(2) / read, "n": read, "standard_error": None},
+        "epochs": {"value": batches.epochs(run.index, run.steps), "n": None, "standard_error": None},
+        "skipped_steps": {"value": len(state.skipped), "n": run.steps, "standard_error": None},
+    }
+    if state.skipped:
+        step = state.skipped[-1]
+        counts.warnings.append(
+            f"{name}: {len(state.skipped)} of {run.steps} steps were skipped, the last one, {step.step}, because "
+            f"{step.why}"
+        )
+    for source, times in epochs.items() if len(epochs) > 1 else ():
+        counts.metrics[f"epochs_{source}"] = {"value": times, "n": None, "standard_error": None}
+    counts.warnings += too_often(name, epochs, run.max_epochs)
+    return counts
+
+
+def keep_curves(run: PhaseRun, place: Place, state: State) -> None:
+    """Plots of loss, learning rate and gradient norm over the tokens, and all records."""
+    at = [(run.earlier_steps + record.step + 1) * run.tokens_per_step / 1e6 for record in state.history]
+    title, x = f"phase of {run.phase.seq_len} tokens", "million tokens"
+    series = {
+        "loss": ("Training loss", "nats per token", [record.loss for record in state.history]),
+        "learning-rate": ("Learning rate", "learning rate", [record.learning_rate for record in state.history]),
+        "gradient-norm": ("Gradient norm before clipping", "norm", [record.gradient_norm for record in state.history]),
+    }
+    for name, (what, y, values) in series.items():
+        place.plot(name, f"{what}, {title}", x, y, {name: list(zip(at, values, strict=True))})
+    place.record("steps", [asdict(record) for record in state.history])
+    place.record("skipped", [asdict(step) for step in state.skipped])
