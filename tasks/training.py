@@ -4,7 +4,7 @@ from tasks.stage import stage
 
 SPLITS = ("train", "dev", "test")
 
-pretrain = stage("training.pretrain:pretrain", version=2, takes={"previous": ("model", "state")})
+pretrain = stage("training.pretrain:pretrain", version=3, takes={"previous": ("model", "state")})
 instruct = stage("training.instruct:instruct", version=1, takes={"dialogues": ("train", "dev")})
 pairs = stage("training.pairs:pairs", version=1, takes={"dialogues": SPLITS})
 reward = stage("training.reward:reward", version=1, takes={"pairs": ("train", "test")})
