@@ -11,8 +11,10 @@ _BREAKS = "\u2028\u2029\x85"
 _CONTROLS = "".join(map(chr, [*range(9), *range(11, 32), 0x7F, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)]))
 _SPECIAL = frozenset(_LIGATURES + _BREAKS + _CONTROLS)
 """Signs that ftfy takes out or replaces wherever they stand."""
-_PAIR = re.compile("[^\x00-\x7f]{2}|[\x80-\x9fÂÃŒœ]")
+_PAIR = re.compile("[^\x00-\x7f]{2,}|[\x80-\x9fÂÃŒœ]")
 """What ftfy takes for badly decoded holds two signs beyond ASCII in a row, or one of these."""
+_REACH = 2
+"""Signs beside them that it looks at."""
 
 
 def normalise(text: str) -> str:
@@ -34,10 +36,9 @@ def _clean(text: str) -> bool:
         return True
     if not _SPECIAL.isdisjoint(other.decode()) or not unicodedata.is_normalized("NFC", text):
         return False
-    if not _PAIR.search(text):
-        return True
+    near = [text[max(0, hit.start() - _REACH) : hit.end() + _REACH] for hit in _PAIR.finditer(text)]
     # ftfy looks at each line, and there `^` is the line's start.
-    return not (_ftfy().is_bad(text) or "\nÃ " in text or "\nÂ " in text)
+    return not (_ftfy().is_bad("\0".join(near)) or "\nÃ " in text or "\nÂ " in text)
 
 
 @cache

@@ -76,7 +76,8 @@ def replace(text: str, config: PiiConfig) -> tuple[str, Counter[str]]:
     """The text with harmless addresses and numbers in place of personal ones, and how many of each kind.
 
     Found are forms that can be told from other text by structure or check digits; bare numbers stay. A text that has
-    been through stays as it is, unless one number ran into the next. Takes time in proportion to the text's length, whatever it holds.
+    been through stays as it is, unless one number ran into the next. Takes time in proportion to the text's length,
+    whatever it holds.
     """
     spans = sorted((*span, kind) for kind in _worth(text, config) for span in _FINDERS[kind](text))
     found = Counter[str]()

@@ -38,8 +38,6 @@ class Text:
 _MARKS = "".join(map(re.escape, sorted(PERIODS)))
 GAP = re.compile(rf"[{_MARKS}](?:[^\w\s]| (?=[^\w\s]))*(?:[^\S\n]{{2,}}|[^\S \n])(?:[^\w\s]|\Z)")
 """Spaces that spaCy takes for a word, and so for the beginning of a sentence, where marks or nothing may follow."""
-_ODD = re.compile(r"(?:[^\S\n]{2}|[^\S \n])(?:[^\w\s]|$)", re.MULTILINE)
-"""What every such gap ends with, found at a tenth of the cost."""
 
 
 class Batch:
@@ -126,9 +124,9 @@ class Batch:
         if index in self._whole:
             return False
         text = self.texts[index]
-        # Searches are slow, and there are few other spaces than single ones, none of which count as printable.
-        plain = "  " not in text.text and all(map(str.isprintable, text.lines))
-        return plain or not (_ODD.search(text.text) and GAP.search(text.text))
+        # The search is slow, and few lines have other spaces than single ones, none of which count as printable.
+        odd = (line for line in text.lines if "  " in line or not line.isprintable())
+        return not any(map(GAP.search, odd))
 
     def words_left(self, index: int) -> int:
         """Words of what is left of one text."""
