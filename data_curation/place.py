@@ -35,6 +35,8 @@ class Resources(Settings):
     """Processes of a curation stage."""
     threads: int = Field(default=2, ge=1)
     """CPU threads of a training process."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes of a pretraining stage, one per GPU; all train one model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models compute; `auto` takes a GPU if there is one."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)

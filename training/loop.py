@@ -29,6 +29,7 @@ from training.checkpoint import (
 )
 from training.decoder import Decoder
 from training.guard import reason_to_skip, skip
+from training.launch import ALIVE
 from training.mixing import too_often
 from training.parallel import Ranks
 from training.pretrain import PhaseRun
@@ -207,6 +208,8 @@ def _steps(trainer: Trainer, state: State) -> tuple[int, float]:
     saved = begin
     while state.step < run.steps:
         trainer.step(state)
+        if ranks.world > 1:
+            (place.scratch / ALIVE).touch()
         now = time.monotonic()
         speed = (state.step - first) * run.tokens_per_step / (now - begin)
         if ranks.rank == 0:

@@ -210,6 +210,7 @@ def pretrain(
     config: PhaseRun, shards: Artifact, tokenizer: Artifact, previous: Artifact | None, place: Place
 ) -> Counts:
     """Train one phase: parts `model` (a plain Hugging Face folder) and `state` (optimizer and counters)."""
+    from training.launch import launch
     from training.loop import Inputs, train
 
     finished = place.done("model")
@@ -223,7 +224,7 @@ def pretrain(
         model=None if previous is None else previous.folder("model", place.scratch),
         state=None if previous is None else previous.folder("state", place.scratch),
     )
-    return train(config, inputs, place)
+    return train(config, inputs, place) if place.resources.ranks == 1 else launch(config, inputs, place)
 
 
 def _shards(shards: Artifact, place: Place) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,14 @@ from pydantic import ValidationError
 
 from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
-from data_curation.place import Place, parts_of
+from data_curation.place import Place
 from data_curation.settings import InputError, StageError
 from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
-from data_curation.shards import Document
 from tests.training.conftest import artifact
+from tests.training.phases import CURVES, TINY, config, counting_shards, digests, documents, losses, published
 from training import loop
-from training.pretrain import ModelConfig, Phase, PretrainConfig, pretrain
-
-TINY = ModelConfig(family="llama", hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64)
-
-
-def config(**given: Any) -> PretrainConfig:
-    """Two phases of six and three steps."""
-    phases = [
-        Phase(seq_len=32, tokens=6 * 256, learning_rate=1e-2, warmup_steps=2),
-        Phase(seq_len=64, tokens=3 * 256, learning_rate=5e-3, rope_theta=50_000.0, shape="linear"),
-    ]
-    return PretrainConfig(**{"model": TINY, "tokens_per_step": 256, "dtype": "float32", "phases": phases} | given)
-
-
-def documents(number: int, vocabulary: int) -> Iterator[Document]:
-    """Documents of 5 to 150 tokens that count upwards, each closed by token 0."""
-    random = np.random.default_rng(0)
-    for index in range(number):
-        length = int(random.integers(5, 150))
-        tokens = 20 + (np.arange(length) + random.integers(100)) % (vocabulary - 20)
-        yield Document(f"{index:032x}", "made", "en", length, np.append(tokens, 0).astype(np.uint16))
+from training.pretrain import Phase, pretrain
 
 
 @pytest.fixture(scope="session")
@@ -50,21 +30,8 @@ def tokenizer(chat_tokenizer: Path) -> Artifact:
 
 @pytest.fixture(scope="session")
 def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Shards and a held-out split of counting documents, made with the tiny tokenizer."""
-    home = tmp_path_factory.mktemp("shards")
-    index = Index(300, 0, sha256_file(str(chat_tokenizer / "tokenizer.json")), ("made",), ("en",))
-    write_folder(home / "shards", index, documents(60, 300))
-    return artifact("shard", home)
-
-
-def published(place: Place) -> Artifact:
-    """What the stage published, as the next stage sees it."""
-    return Artifact(place.name, place.home, parts_of(place.pieces()), key=place.name)
-
-
-def digests(output: Artifact) -> dict[str, str]:
-    """Digest of every part."""
-    return {name: part.digest for name, part in output.parts.items()}
+    """Shards of counting documents, made with the tiny tokenizer."""
+    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize(
@@ -248,13 +215,6 @@ def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(
     assert all((after[name] == before[name]).all() for name in after)
 
 
-CURVES = {
-    "llama": [5.646670, 5.453201, 5.243883, 5.094805, 4.830127, 4.707401],
-    "qwen3": [5.644617, 5.446971, 5.239570, 5.094962, 4.844331, 4.710564],
-}
-"""Losses of the six steps of `config().run_of(0)` by transformers' own forward pass."""
-
-
 @pytest.mark.parametrize("family", CURVES)
 @pytest.mark.parametrize("tokens", [32, 64, 2048])
 def test_one_loss_curve_for_every_micro_batch(
@@ -264,8 +224,7 @@ def test_one_loss_curve_for_every_micro_batch(
     place = new_place("curve", micro_batch_tokens=tokens)
     model = TINY.model_copy(update={"family": family})
     pretrain(config(model=model).run_of(0), shards, tokenizer, None, place)
-    steps = json.loads(Path(place.home, "records", "steps.json").read_text())
-    assert [step["loss"] for step in steps] == pytest.approx(CURVES[family], rel=2e-5)
+    assert losses(place) == pytest.approx(CURVES[family], rel=2e-5)
 
 
 def test_another_tokenizer_or_other_shards_are_refused(
@@ -295,15 +254,15 @@ def test_half_precision_keeps_weights_in_single(
     """With `dtype: bfloat16` the loss falls as in float32 and the published weights are float32."""
     from safetensors.numpy import load_file
 
-    losses = []
+    found = []
     for dtype in ("float32", "bfloat16"):
         place = new_place(dtype)
-        losses.append(
+        found.append(
             pretrain(config(dtype=dtype).run_of(0), shards, tokenizer, None, place).metrics["train_loss"]["value"]
         )
         weights = load_file(published(place).folder("model", place.scratch) / "model.safetensors")
         assert {str(weight.dtype) for weight in weights.values()} == {"float32"}
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert found[1] == pytest.approx(found[0], rel=0.02)
 
 
 def test_plots_and_records_are_kept_by_step(

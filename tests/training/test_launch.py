@@ -1,0 +1,121 @@
+"""Guarantees of several ranks: the batches and the loss curve of one, and none that outlives its launcher."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from data_curation.artifact import Artifact
+from data_curation.place import Place
+from data_curation.settings import ConfigError, TransientError
+from tests.training.conftest import artifact
+from tests.training.phases import CURVES, TINY, config, counting_shards, losses, published
+from training import launch, loop
+from training.pretrain import pretrain
+
+
+@pytest.fixture(scope="session")
+def tokenizer(chat_tokenizer: Path) -> Artifact:
+    """The tiny tokenizer as an artifact."""
+    return artifact("tokenizer", chat_tokenizer.parent)
+
+
+@pytest.fixture(scope="session")
+def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Shards of counting documents, made with the tiny tokenizer."""
+    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
+
+
+def children() -> set[int]:
+    """Processes below this one."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def test_two_ranks_give_the_curve_of_one_and_hand_over_to_one(
+    shards: Artifact,
+    tokenizer: Artifact,
+    new_place: Callable[..., Place],
+) -> None:
+    """Within the rounding of float32; the next phase goes on from their model and optimizer on one rank."""
+    one, two = new_place("one"), new_place("two", ranks=2)
+    for place in (one, two):
+        counts = pretrain(config().run_of(0), shards, tokenizer, None, place)
+        assert counts.made == {"steps": 6}
+        assert losses(place) == pytest.approx(CURVES["llama"], rel=2e-5)
+    assert {name: len(part.files) for name, part in published(one).parts.items()} == {
+        name: len(part.files) for name, part in published(two).parts.items()
+    }
+    after = [new_place(f"after-{number}") for number in range(2)]
+    for place, before in zip(after, (one, two), strict=True):
+        pretrain(config().run_of(1), shards, tokenizer, published(before), place)
+    assert losses(after[1]) == pytest.approx(losses(after[0]), rel=2e-5)
+
+
+def test_a_checkpoint_of_one_rank_goes_on_with_two(
+    shards: Artifact,
+    tokenizer: Artifact,
+    new_place: Callable[..., Place],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same samples follow, and the curve is that of an unbroken run."""
+    broken, again = new_place("broken", checkpoint_seconds=0), new_place("again", checkpoint_seconds=0, ranks=2)
+    step = loop.Trainer.step
+
+    def stop(trainer: loop.Trainer, state: Any) -> None:
+        if state.step == 3:
+            raise KeyboardInterrupt
+        step(trainer, state)
+
+    model = TINY.model_copy(update={"family": "qwen3", "tie_embeddings": True})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop.Trainer, "step", stop)
+        pretrain(config(model=model).run_of(0), shards, tokenizer, None, broken)
+    assert "checkpoint-000003" in again.adopt(broken.home)
+    pretrain(config(model=model).run_of(0), shards, tokenizer, None, again)
+    assert losses(again) == pytest.approx(CURVES["qwen3"], rel=2e-5)
+    assert [piece.name for piece in again.pieces()] == ["model"]
+
+
+def test_an_error_of_a_rank_is_that_of_the_stage(
+    shards: Artifact,
+    tokenizer: Artifact,
+    new_place: Callable[..., Place],
+) -> None:
+    """Eight rows do not go evenly to three ranks: the setting is named, and no rank is left."""
+    before = children()
+    with pytest.raises(ConfigError, match=r"run\.resources\.ranks is 3: a step of 8 rows of 32 tokens"):
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3))
+    assert children() == before
+
+
+def test_ranks_that_make_no_step_are_ended(
+    shards: Artifact,
+    tokenizer: Artifact,
+    new_place: Callable[..., Place],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error says how long nothing happened; it can be tried again, and no rank is left."""
+    monkeypatch.setattr(launch, "STALL_SECONDS", 0.0)
+    before = children()
+    with pytest.raises(TransientError, match=r"hung: the 2 ranks have made no step for \d+ s and were ended"):
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("hung", ranks=2))
+    assert children() == before
+
+
+def test_no_rank_survives_its_killed_launcher(tmp_path: Path) -> None:
+    """A rank ends by itself when the process that started it is gone."""
+    launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    rank = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import os, sys; from training.launch import _leave_with; _leave_with(int(sys.argv[1]), os.getppid())",
+            str(launcher.pid),
+        ]
+    )  # fmt: skip
+    launcher.kill()
+    launcher.wait()
+    assert rank.wait(timeout=60) == 1
