@@ -25,7 +25,7 @@ from benchmarks.measure import Row, finish, in_turns, options, pin, row, seconds
 from data_curation.artifact import Artifact
 from data_curation.documents import DOCUMENTS, write_table
 from data_curation.encoding import Encoder
-from data_curation.place import Place, parts_of
+from data_curation.place import parts_of
 from data_curation.shard import ShardConfig, shard
 from data_curation.shards import Shards
 from data_curation.token_runs import Tokenise
@@ -33,14 +33,16 @@ from data_curation.tokenizer import TokenizerConfig, tokenizer
 from training.batches import WINDOW_TOKENS, Batches
 
 GOAL_TOKENISE, GOAL_FEED = 10_000_000.0, 2_500_000.0
-SHARE_BYTES, SHARES = 4_000_000, 5  # of text that both sides encode in turns
+SHARE_BYTES, SHARES = 10_000_000, 3  # of text that both sides encode in turns
+TRAINED_BYTES, WARM_BYTES = 12_000_000, 200_000  # fastokens remembers texts, so both are none of those measured
 LENGTHS = (2048, 8192, 32768)
 NOTE = """
 One pinned core, CPU time, both sides in turns on the same documents: the text files of the installed Python packages
 (source code and documentation). `tokenise` of ours reads Parquet, checks a sample against Hugging Face, sorts and
-writes; Hugging Face's `encode_batch_fast` only encodes texts in memory; datatrove's DocumentTokenizer encodes and writes.
+writes; Hugging Face's `encode_batch_fast` only encodes texts in memory; datatrove's DocumentTokenizer encodes and
+writes.
 `feed` of ours packs documents by best fit and gathers tokens, labels, positions and document numbers; TRL's
-`pack_dataset` (bfd_split) packs tokens and their numbers of documents; datatrove's dataset cuts fixed windows.
+`pack_dataset` (bfd_split) makes an Arrow table of the documents and packs it; datatrove's dataset cuts fixed windows.
 """
 
 
@@ -55,13 +57,14 @@ def main() -> int:
         home = Path(folder)
         shares = documents(asked.megabytes * 10**6, home / "documents")
         place = new_place(home / "tokenizer")
-        tokenizer(TokenizerConfig(sample_bytes=12 * 2**20), shares[0], place)
+        tokenizer(TokenizerConfig(sample_bytes=TRAINED_BYTES), shares[0], place)
         bpe = Artifact("tokenizer", place.home, parts_of(place.pieces()), key="tokenizer")
-        rows, agreement = tokenise(shares[1 : 1 + SHARES], Path(bpe.uri("tokenizer")), home)
+        rows, agreement = tokenise(shares[1], shares[2 : 2 + SHARES], Path(bpe.uri("tokenizer")), home)
         made = new_place(home / "shard")
         spent = seconds(lambda: shard(ShardConfig(), shares, bpe, made))
         shards = Shards(Path(made.home) / "shards")
         rows.append(row("tokenise and shard, whole stage", int(shards.lengths.sum()) / spent, None, "tokens/s"))
+        agreement["tokens of a document on average"] = float(shards.lengths.mean())
         for length in LENGTHS:
             more, differing = feed(shards, length)
             rows += more
@@ -72,9 +75,9 @@ def main() -> int:
 
 
 def documents(size: int, home: Path) -> list[Artifact]:
-    """Text files of the installed packages as documents: first a share to train on, then shares, then all the rest."""
+    """Text files of the installed packages as documents: to train on, to warm up with, shares to measure, the rest."""
     given = texts(size)
-    sizes = [3 * SHARE_BYTES, *[SHARE_BYTES] * SHARES, size]
+    sizes = [TRAINED_BYTES, WARM_BYTES, *[SHARE_BYTES] * SHARES, size]
     return [_artifact(_take(given, share), home / f"{at}") for at, share in enumerate(sizes)]
 
 
@@ -114,18 +117,18 @@ def _artifact(some: list[tuple[str, str]], home: Path) -> Artifact:
     return Artifact("documents", place.home, parts_of(place.pieces()), key=home.name)
 
 
-def tokenise(shares: list[Artifact], folder: Path, home: Path) -> tuple[list[Row], dict[str, Any]]:
+def tokenise(warm: Artifact, shares: list[Artifact], folder: Path, home: Path) -> tuple[list[Row], dict[str, Any]]:
     """Ours from Parquet to sorted runs on disk, beside encoding alone and datatrove's road to a file."""
     from datatrove.data import Document
     from datatrove.pipeline.tokens import DocumentTokenizer
 
     encoder, numbers = Encoder(folder), itertools.count()
-    loaded = {one.key: [text["text"] for text in _rows(one)] for one in shares}
+    loaded = {one.key: [text["text"] for text in _rows(one)] for one in [warm, *shares]}
     ids = {name: sha256() for name in ("ours", "huggingface")}
     tokens = 0
 
     def ours(one: Artifact) -> None:
-        with _place(home / f"ours{next(numbers)}").piece("0") as piece:
+        with new_place(home / f"ours{next(numbers)}").piece("0") as piece:
             Tokenise(one.uris("documents"), folder, 0)(0, piece)
 
     def huggingface(one: Artifact) -> None:
@@ -141,7 +144,7 @@ def tokenise(shares: list[Artifact], folder: Path, home: Path) -> tuple[list[Row
             pass
 
     for side in (ours, huggingface, datatrove):
-        side(shares[0])  # loads what it needs
+        side(warm)  # loads what it needs
     spent = in_turns({"ours": ours, "huggingface": huggingface, "datatrove": datatrove}, shares)
     for one in shares:
         mine, theirs = encoder.encode(loaded[one.key]), encoder.reference(loaded[one.key])
@@ -154,10 +157,6 @@ def tokenise(shares: list[Artifact], folder: Path, home: Path) -> tuple[list[Row
         row("tokenise, Hugging Face beside", speeds["ours"], speeds["huggingface"], "tokens/s", GOAL_TOKENISE),
         row("tokenise, datatrove beside", speeds["ours"], speeds["datatrove"], "tokens/s"),
     ], {"tokenise: tokens": tokens, "tokenise: all ids equal": equal}
-
-
-def _place(home: Path) -> Place:
-    return new_place(home)
 
 
 def _rows(one: Artifact) -> list[dict[str, Any]]:
@@ -177,9 +176,9 @@ def feed(shards: Shards, length: int) -> tuple[list[Row], dict[str, Any]]:
         for step in range(steps):
             batches.batch(0, step)
 
-    sides = {"ours": ours, "trl": partial(_trl, shards, length, counted), "datatrove": partial(_windows, shards, length)}
+    peers = {"trl": partial(_trl, shards, length, counted), "datatrove": partial(_windows, shards, length)}
     ours(None)
-    spent = in_turns(sides, [None])
+    spent = in_turns({"ours": ours, **peers}, [None])
     tokens = steps * per_step
     batches = Batches(shards, seed=0, tokens_per_step=per_step, phases=[(length, steps)])
     cut = _cut(batches, length)
@@ -236,7 +235,9 @@ def memory(shards: Shards) -> Row:
         batches.batch(0, step)
         if step in (WINDOW_TOKENS // per_step, steps - 1):
             found.append(process.memory_info().rss / 2**20)
-    return row("memory after five epochs, after one window beside", found[-1], found[0], "MiB", found[0] * 1.1, less=True)
+    return row(
+        "memory after five epochs, after one window beside", found[-1], found[0], "MiB", found[0] * 1.1, less=True
+    )
 
 
 if __name__ == "__main__":
