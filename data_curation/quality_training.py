@@ -29,9 +29,18 @@ def trained(
     place: Place,
 ) -> Piece:
     """The piece `quality` with the part of that name; which texts it takes depends on neither order nor workers."""
-    done = place.done("quality")
-    if done is not None:
-        return done
+    done = place.done("quality") or _train(config, files, positive, negative, place)
+    place.plot("quality", "Scores of texts held out from training", "score", "share of texts", done.note["spread"])
+    return done
+
+
+def _train(
+    config: QualityConfig,
+    files: Sequence[str],
+    positive: Sequence[Artifact],
+    negative: Sequence[Artifact],
+    place: Place,
+) -> Piece:
     good = _chosen(config, _texts(config.positive, positive, files, config.positive_documents))
     bad = _chosen(config, _texts(config.negative, negative, files, config.negative_documents))
     both = good.keys() & bad.keys()
@@ -42,17 +51,17 @@ def trained(
     _check(train, "to train on")
     _check(test, "held out (clean.quality.heldout)")
     model = LinearModel.train(config, [text for _, text, _ in train], [label for _, _, label in train])
-    scores = model.scores([text for _, text, _ in test])
+    scores, truth = model.scores([text for _, text, _ in test]), [label for _, _, label in test]
     with place.piece("quality") as piece:
         with piece.write("quality", WEIGHTS) as out:
             np.save(out, model.weights, allow_pickle=False)
         counts = piece.piece.counts
-        counts.metrics = metrics(scores, [label for _, _, label in test])
+        counts.metrics = metrics(scores, truth)
         counts.metrics["quality_texts"] = {"value": len(train), "n": len(train), "standard_error": None}
         if both:
             counts.warnings.append(f"clean.quality: {len(both)} texts are both good and bad ones; they are left out")
         piece.send_json("quality", "quality.json", {"settings": config.identity(), "metrics": counts.metrics})
-    _plot(place, scores, [label for _, _, label in test])
+        piece.piece.note["spread"] = _spread(scores, truth)
     return piece.piece
 
 
@@ -107,12 +116,12 @@ def _check(texts: Sequence[tuple[int, str, bool]], what: str) -> None:
             raise InputError(f"clean.quality.{kind}: only {number} different texts {what}: give {_FEWEST} or more")
 
 
-def _plot(place: Place, scores: Sequence[float], good: Sequence[bool]) -> None:
-    """How the scores of held-out texts are spread, by class."""
+def _spread(scores: Sequence[float], good: Sequence[bool]) -> dict[str, list[tuple[float, float]]]:
+    """Shares of texts by score, for each class."""
     series: dict[str, list[tuple[float, float]]] = {}
     for name, label in (("good texts", True), ("bad texts", False)):
         found = [score for score, one in zip(scores, good, strict=True) if one is label]
         heights, edges = np.histogram(found, bins=20, range=(0, 1))
         middles: Any = (edges[:-1] + edges[1:]) / 2
         series[name] = list(zip(middles.tolist(), (heights / max(1, len(found))).tolist(), strict=True))
-    place.plot("quality", "Scores of texts held out from training", "score", "share of texts", series)
+    return series
