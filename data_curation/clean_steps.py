@@ -170,7 +170,7 @@ def _vocabulary(languages: Sequence[tuple[str, Sequence[str]]]) -> Vocabulary:
         try:
             Words.of(code)
         except ImportError as error:
-            raise ConfigError(f"clean.languages: {error}, so words cannot be split; leave {code!r} out") from None
+            raise ConfigError(f"clean.languages: {error}, so words of {code!r} cannot be split; leave it out") from None
     return Vocabulary(dict(languages))
 
 

@@ -13,7 +13,8 @@ class Language(Settings):
     """One language to keep, and what the rules need to know of it."""
 
     code: str
-    """ISO 639-1 code, as fastText's lid.176 names it."""
+    """ISO 639-1 code, as fastText's lid.176 names it. Words of ja, ko, th, vi and zh need a package: sudachipy with
+    sudachidict_core, natto-py with MeCab, pythainlp, pyvi or jieba."""
     score: float = Field(default=0.65, ge=0, le=1)
     """Least confidence of the language identification (FineWeb's value for English)."""
     stop_words: list[str] = []

@@ -17,6 +17,8 @@ from spacy.tokenizer import Tokenizer  # noqa: E402
 if _torch is None:
     del sys.modules["torch"]
 
+_NEEDS = {"ja": "sudachipy", "ko": "natto", "th": "pythainlp", "vi": "pyvi", "zh": "jieba"}
+"""Packages by which spaCy splits languages whose words no spaces part."""
 _PLAIN = frozenset({"en", "de", "fr", "es", "it", "nl", "pt", "ru"})
 """Languages whose rules leave letters alone and part marks from them one by one: most chunks are letters and marks."""
 _BEFORE, _AFTER = '(["„“«»', '.,;:!?)]"„“”«»'
@@ -43,10 +45,13 @@ class Words(SpaCyTokenizer):
     @staticmethod
     @cache
     def of(language: str) -> "Words":
-        """The splitter of a language (ISO 639-1); ImportError where spaCy has no rules for it."""
+        """The splitter of a language (ISO 639-1); ImportError where spaCy has no rules, or its helper is missing."""
         # Only looked for: loading takes seconds for some languages, and a task may hold no document in them.
         if not language.isalpha() or find_spec(f"spacy.lang.{language}") is None:
             raise ImportError(f"spaCy has no rules for {language!r}")
+        needed = _NEEDS.get(language, "spacy")
+        if find_spec(needed) is None:
+            raise ImportError(f"the package {needed} is not installed")
         return Words(language)
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,10 @@ def test_language_without_word_split_is_refused(tmp_path: Path):
     """A configured language whose words cannot be split is an error of the configuration."""
     with pytest.raises(ConfigError, match=r"clean\.languages: spaCy has no rules for 'xq'"):
         cleaned(tmp_path, [text(1)], languages=[Language(code="xq")])
+    with pytest.raises(
+        ConfigError, match=r"clean\.languages: the package pythainlp is not installed, so words of 'th'"
+    ):
+        cleaned(tmp_path / "th", [text(1)], languages=[Language(code="th")])
 
 
 def test_nothing_left_is_an_error_with_reasons(tmp_path: Path):
