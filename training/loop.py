@@ -57,7 +57,7 @@ class Trainer:
 
     def step(self, state: State) -> None:
         """One optimizer step on one global batch, or none if its gradient is no good; what happened is in the state."""
-        batch = self.batches.batch(self.run.index, state.step)
+        batch = self.batches.batch(self.run.index, state.step)  # the next one is made meanwhile
         counted = batch.labels[batch.labels != models.IGNORED]
         # Each rank's gradient is that of its share; FSDP takes the mean over the ranks.
         scale = torch.tensor(self.ranks.world / max(1, len(counted)), device=self.device)

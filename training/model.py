@@ -25,7 +25,7 @@ from data_curation.settings import InputError
 from training.trainers import device_of
 
 if TYPE_CHECKING:
-    from training.pretrain import ModelConfig
+    from training.architecture import ModelConfig
 
 FAMILIES = {"llama": LlamaConfig, "qwen3": Qwen3Config}
 PACKED = "tokenmill_packed"

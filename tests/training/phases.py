@@ -14,7 +14,8 @@ from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
 from data_curation.shards import Document
 from tests.training.conftest import artifact
-from training.pretrain import ModelConfig, Phase, PretrainConfig
+from training.architecture import ModelConfig
+from training.pretrain import Phase, PretrainConfig
 
 CURVES = {
     "llama": [5.646670, 5.453201, 5.243883, 5.094805, 4.830127, 4.707401],

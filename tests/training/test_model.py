@@ -10,8 +10,8 @@ import torch
 from data_curation.files import sha256_file
 from data_curation.settings import InputError
 from training import model as models
+from training.architecture import ModelConfig
 from training.model import Packing
-from training.pretrain import ModelConfig
 
 CPU = torch.device("cpu")
 DOCUMENTS = np.array([[0, 0, 0, 0, 0, 1, 1, 1], [0] * 8, [0, 1, 1, 1, 2, 2, -1, -1]])
