@@ -147,10 +147,14 @@ def with_section(page: str, title: str, text: str) -> str:
 
 def _cells(line: Row) -> list[str]:
     met = {None: "", True: "yes", False: "no"}[line["met"]]
-    numbers = ["" if line[key] is None else f"{line[key]:,}" for key in ("ours", "other")]
-    ratio = "" if line["ratio"] is None else f"{line['ratio']:,}"
-    goal = "" if line["goal"] is None else f"{line['goal']:,}"
+    numbers = ["" if line[key] is None else _figure(line[key]) for key in ("ours", "other")]
+    ratio = "" if line["ratio"] is None else _figure(line["ratio"])
+    goal = "" if line["goal"] is None else _figure(line["goal"])
     return [line["name"], *numbers, line["unit"], ratio, goal, met]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.12g}"
 
 
 def _rounded(value: float) -> float:
@@ -160,7 +164,7 @@ def _rounded(value: float) -> float:
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(_words, value)) or "none"
-    return f"{_rounded(value):,}" if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
+    return _figure(_rounded(value)) if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
