@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from data_curation.files import copy_file, is_local, join, local_path, sha256_file
@@ -16,7 +17,7 @@ class ShardCache:
 
     Remote files are copied into `copies` when they are first needed or announced, and held against their sha256. Those
     used longest ago make room for new ones within `limit` bytes, or for a single file that is larger; `removed` hears
-    their names. One process uses one folder of copies.
+    their names. Processes may share a folder of copies: whoever finds a file removed fetches it again.
     """
 
     def __init__(
@@ -41,6 +42,10 @@ class ShardCache:
         if self.remote:
             self._fetch_soon(name, size, sha256)
             self._coming[name].result()
+            if not (self._home / name).is_file():  # another process on this machine made room for its own
+                del self._coming[name], self._sizes[name]
+                self._fetch_soon(name, size, sha256)
+                self._coming[name].result()
         return self._home / name
 
     def announce(self, files: Sequence[tuple[str, int, str]]) -> None:
@@ -82,12 +87,14 @@ class ShardCache:
 
     def _fetch(self, name: str, sha256: str) -> None:
         target, source = self._home / name, join(self.folder, name)
-        if target.is_file() and sha256_file(str(target)) == sha256:
-            return  # of an earlier process on this machine
+        with suppress(FileNotFoundError):
+            if sha256_file(str(target)) == sha256:
+                return  # of another process on this machine
         try:
             copy_file(source, str(target))
         except FileNotFoundError as error:
             raise InputError(f"{source}: missing; make the shards again") from error
-        if sha256_file(str(target)) != sha256:
-            target.unlink()
-            raise InputError(f"{source}: damaged, its sha256 is not that of the index; make the shards again")
+        with suppress(FileNotFoundError):  # removed by another process: `path` fetches it again
+            if sha256_file(str(target)) != sha256:
+                target.unlink()
+                raise InputError(f"{source}: damaged, its sha256 is not that of the index; make the shards again")

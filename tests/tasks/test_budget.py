@@ -1,10 +1,20 @@
 """The budget: epochs, long documents, FLOPs and warnings by hand, and a suggestion that raises none."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from data_curation.counts import Counts
+from data_curation.shard_index import Index
+from data_curation.shard_writer import write_folder
+from data_curation.shards import Document
+from tasks.artifact import Manifest
 from tasks.budget import LONG_SHARE, OPTIMAL_TOKENS, Budget, budget, suggestion, tables
+from tasks.page import stage_page
+from tasks.run import Run, RunConfig, StageRecord
+from tasks.store import Store
 from training.mixing import MixConfig
 from training.pretrain import ModelConfig, Phase, PretrainConfig
 
@@ -98,3 +108,21 @@ def test_tables_hold_what_there_is_and_what_is_asked() -> None:
     assert [row[:2] for row in asked] == [["pretrain-512", "999,424"], ["pretrain-8k", "499,712"]]
     bare = budget(config((512, 1_000_000, None)), 300, None)
     assert [len(table[2][0]) for table in tables(bare, None)] == [3] and not bare.suggestion
+
+
+def test_the_page_of_shard_shows_the_budget(tmp_path: Path) -> None:
+    """Unique tokens, what the phases ask for, the warnings and the phases that the data allow."""
+    tokens = np.arange(1000, dtype=np.uint32)
+    documents = [Document(f"{at}", "web", "en", 1, tokens) for at in range(20)]
+    write_folder(tmp_path / "shards", Index(1000, 0, "", ("web",), ("en",)), documents)
+    asked = config((64, 32_768, None), (2048, 16_384, None))
+    run = Run("toy", {"pretrain": asked.model_dump(mode="json")}, RunConfig(), Store(str(tmp_path / "store")), "make")
+    facts: dict[str, Any] = {key: {} for key in ("config", "inputs", "sources", "parts", "packages", "machine")}
+    words = dict.fromkeys(("word", "key", "code", "commit", "made", "run"), "shard")
+    numbers = {"attempt": 1, "version": 1, "seconds": 1.0, "peak_memory": 1}
+    manifest = Manifest(**facts, **words, **numbers, records=[], counts=Counts())
+    page = stage_page(StageRecord("shard", "shard", "made", "never made", uri=str(tmp_path), manifest=manifest), run)
+    assert "| web | 20 | 20,000 | 20,000 | 0 |" in page
+    assert "| pretrain-2k | 16,384 |" in page
+    assert "> pretrain-2k: only 0% of its tokens lie in documents longer than 64" not in page
+    assert "before the compute-optimal" in page and "- {seq_len: 64, tokens: " in page

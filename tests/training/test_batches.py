@@ -233,6 +233,11 @@ def test_shards_on_s3_give_the_same_batches_from_a_bounded_cache(folder: Path, b
         for step in [*range(0, steps, 5), steps - 1]:  # after the last one no thread fetches ahead
             assert equal(here.batch(phase, step), there.batch(phase, step))
             assert 0 < sum(path.stat().st_size for path in tmp_path.glob("*.tokens")) <= limit
+    others = Batches(Shards(bucket, tmp_path, limit), **MIXED)  # as another rank on this machine
+    for step in range(8):
+        assert equal(there.share(2, step, 0, 2), here.share(2, step, 0, 2))
+        assert equal(others.share(2, step, 1, 2), here.share(2, step, 1, 2))
+    others.shards.close()
     remote.close()
     path = next(folder.glob("*.tokens"))
     with writing(join(bucket, path.name)) as out:
