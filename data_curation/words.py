@@ -27,6 +27,9 @@ _CORE = re.compile(r"[^\W\d_]+(?:_[^\W\d_]+)*[0-9]*\Z|[0-9]+\Z|[A-Za-z]+(?:-[A-Z
 _LETTERS, _DOTTED = "abcdefghijklmnopqrstuvwxyz", re.compile(r"(?s:.)(?=\.)")
 _HYPHENS = {frozenset({1}): "joins", frozenset({3}): "parts"}
 """What a hyphen between letters does, by the number of words it leaves."""
+LONG = 1000
+"""Characters of a chunk that spaCy's rules see at once: they take time quadratic in it, more than a minute for 2 MB of
+`(((...`. No word of a language is as long; the pieces of such a chunk are split for themselves."""
 
 
 class Words(SpaCyTokenizer):
@@ -85,14 +88,8 @@ class Words(SpaCyTokenizer):
         split = nlp.tokenizer
         with nlp.memory_zone():
             for chunk in chunks:
-                words = self._marked(chunk) if self._plain else None
-                if words is None:
-                    # A symbol of spaCy's own, which breaks it or not by what it has read before; datatrove then leaves
-                    # it out. Here it is a word like any other, always.
-                    words = [token.text for token in split(chunk.replace("IS_ALPHA", "IS_ALPHB"))]
-                    if "IS_ALPHA" in chunk:
-                        words = [word.replace("IS_ALPHB", "IS_ALPHA") for word in words]
-                yield words
+                words = self._marked(chunk) if self._plain and len(chunk) <= LONG else None
+                yield _by_rules(split, chunk) if words is None else words
 
     def _marked(self, chunk: str) -> list[str] | None:
         """The words of letters or digits between marks, where no rule of the language names them."""
@@ -112,6 +109,17 @@ class Words(SpaCyTokenizer):
         if self._hyphen == "odd" or self.language == "fr" or any(part in self._named for part in parts):
             return None
         return [*before, *(" - ".join(parts).split() if self._hyphen == "parts" else [core]), *after]
+
+
+def _by_rules(split: Any, chunk: str) -> list[str]:
+    """The words of one chunk by spaCy's rules."""
+    if len(chunk) > LONG:
+        parts = [chunk[at : at + LONG] for at in range(0, len(chunk), LONG)]
+        return [word for part in parts for word in _by_rules(split, part)]
+    # A symbol of spaCy's own, which breaks it or not by what it has read before; datatrove then leaves it out. Here it
+    # is a word like any other, always.
+    words = [token.text for token in split(chunk.replace("IS_ALPHA", "IS_ALPHB"))]
+    return [word.replace("IS_ALPHB", "IS_ALPHA") for word in words] if "IS_ALPHA" in chunk else words
 
 
 @contextmanager
