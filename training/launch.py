@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import torch
 
 from data_curation import settings
 from data_curation.counts import Counts
 from data_curation.place import Place, Resources
 from data_curation.settings import TokenmillError, TransientError
 from training.pretrain import PhaseRun
+from training.stop import on_sigterm
+from training.trainers import device_of
 
 if TYPE_CHECKING:
     from training.loop import Inputs
@@ -38,9 +41,12 @@ def launch(run: PhaseRun, inputs: "Inputs", place: Place) -> Counts:
     environment = os.environ | {"OMP_NUM_THREADS": str(place.resources.threads)}
     process = subprocess.Popen([*command, "-m", "training.launch", str(spec)], env=environment, start_new_session=True)
     try:
-        _watch(process, place)
+        with on_sigterm(process.terminate):  # torchrun hands it on; the ranks save and end
+            _watch(process, place)
     finally:
         _end(process)
+    if device_of(place) == "cuda":
+        torch.cuda.init()  # the manifest names the device of this process, which has used none so far
     finished = place.done("model")
     if process.returncode or finished is None:
         raise _failure(process.returncode, place)

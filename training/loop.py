@@ -1,5 +1,6 @@
 """The training loop of one phase: batches in, a model and its optimizer's state out."""
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer
 
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import ConfigError
+from data_curation.settings import ConfigError, TransientError
 from data_curation.shards import Shards
 from training import model as models
 from training import parallel
@@ -34,6 +35,7 @@ from training.mixing import too_often
 from training.parallel import Ranks
 from training.pretrain import PhaseRun
 from training.records import counts_of, keep_curves
+from training.stop import on_sigterm
 
 CPU_TOKENS = 2048  # of one forward pass on a CPU: more fall out of its caches
 GPU_TOKENS = 32 * 1024
@@ -201,26 +203,36 @@ def _optimizer(run: PhaseRun, model: nn.Module) -> torch.optim.Optimizer:
 
 def _steps(trainer: Trainer, state: State) -> tuple[int, float]:
     """All steps that are left, with checkpoints between; returns their number and seconds."""
-    run, place, ranks = trainer.run, trainer.place, trainer.ranks
+    run, place = trainer.run, trainer.place
     progress = place.progress("tokens", run.steps * run.tokens_per_step)
     progress.done = state.step * run.tokens_per_step
     first, begin = state.step, time.monotonic()
-    saved = begin
-    while state.step < run.steps:
-        trainer.step(state)
-        if ranks.world > 1:
-            (place.scratch / ALIVE).touch()
-        now = time.monotonic()
-        speed = (state.step - first) * run.tokens_per_step / (now - begin)
-        if ranks.rank == 0:
-            loss = f"loss {state.history[-1].loss:.3f}, " if state.history else ""
-            progress.update(run.tokens_per_step, f"{loss}{speed:,.0f} tokens/s")
-        # The first rank's clock decides for all. After a skipped step none is made: it may have gone wrong before.
-        taken = not state.skipped or state.skipped[-1].step < state.step - 1
-        due = taken and state.step < run.steps and now - saved >= place.resources.checkpoint_seconds
-        [due] = ranks.total([float(due and ranks.rank == 0)], trainer.device)
-        if due:
-            data = trainer.batches.state(run.index, state.step)
-            save_checkpoint(place, trainer.model, trainer.optimizer, state, data, ranks.rank == 0)
-            saved = time.monotonic()
+    saved, asked = begin, threading.Event()
+    with on_sigterm(asked.set):
+        while state.step < run.steps:
+            trainer.step(state)
+            now = time.monotonic()
+            if trainer.ranks.rank == 0:
+                (place.scratch / ALIVE).touch()
+                loss = f"loss {state.history[-1].loss:.3f}, " if state.history else ""
+                speed = (state.step - first) * run.tokens_per_step / (now - begin)
+                progress.update(run.tokens_per_step, f"{loss}{speed:,.0f} tokens/s")
+            if _save_if_due(trainer, state, now - saved >= place.resources.checkpoint_seconds, asked.is_set()):
+                saved = time.monotonic()
     return state.step - first, time.monotonic() - begin
+
+
+def _save_if_due(trainer: Trainer, state: State, due: bool, asked: bool) -> bool:
+    """A checkpoint, if it is time or SIGTERM `asked` for the end, which then follows; all ranks do the same."""
+    left = state.step < trainer.run.steps
+    # After a skipped step none is made: it may have gone wrong before.
+    taken = not state.skipped or state.skipped[-1].step < state.step - 1
+    first = trainer.ranks.rank == 0  # whose clock decides for all
+    totals = trainer.ranks.total([float(due and taken and first), float(asked)], trainer.device)
+    due, asked = left and totals[0] > 0, left and totals[1] > 0
+    if due or (asked and taken):
+        data = trainer.batches.state(trainer.run.index, state.step)
+        save_checkpoint(trainer.place, trainer.model, trainer.optimizer, state, data, first)
+    if asked:
+        raise TransientError(f"{trainer.place.name}: SIGTERM ended it after step {state.step}; run it again to go on")
+    return due

@@ -2,18 +2,19 @@
 
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
 from data_curation.place import Place
-from data_curation.settings import InputError, StageError
+from data_curation.settings import InputError, StageError, TransientError
 from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
 from tests.training.conftest import artifact
@@ -32,67 +33,6 @@ def tokenizer(chat_tokenizer: Path) -> Artifact:
 def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """Shards of counting documents, made with the tiny tokenizer."""
     return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"phases": []}, "pretrain.phases is empty"),
-        ({"tokens_per_step": 100}, r"pretrain.phases\[0\].seq_len \(32\) must divide pretrain.tokens_per_step \(100\)"),
-        (
-            {
-                "phases": [
-                    Phase(seq_len=64, tokens=2560, learning_rate=1),
-                    Phase(seq_len=32, tokens=256, learning_rate=1),
-                ]
-            },
-            r"pretrain.phases\[1\].seq_len is 32, phases\[0\] has 64: lengths must grow",
-        ),
-        (
-            {
-                "phases": [
-                    Phase(seq_len=32, tokens=512, learning_rate=1),
-                    Phase(seq_len=64, tokens=512, learning_rate=1),
-                ]
-            },
-            r"pretrain.phases\[0\].tokens is 50% of all tokens; the first phase needs more than half: raise it",
-        ),
-        ({"phases": [Phase(seq_len=32, tokens=-5, learning_rate=1)]}, r"pretrain.phases\[0\].tokens is -5: give"),
-        ({"phases": [Phase(seq_len=32, tokens=255, learning_rate=1)]}, r"tokens is 255, less than one step"),
-        ({"phases": [Phase(seq_len=32, tokens=512, learning_rate=0)]}, r"pretrain.phases\[0\].learning_rate is 0"),
-        (
-            {"phases": [Phase(seq_len=32, tokens=512, learning_rate=1, warmup_steps=2)]},
-            r"pretrain.phases\[0\].warmup_steps is 2 of 2 steps",
-        ),
-    ],
-)
-def test_wrong_phases_are_refused_with_path_value_and_remedy(given: dict[str, Any], message: str) -> None:
-    """Every mistake in the phases names its setting and its value before anything runs."""
-    with pytest.raises(ValidationError, match=message):
-        config(**given)
-
-
-def test_numbers_may_be_written_with_an_exponent() -> None:
-    """2e6, which YAML reads as text, means two million tokens."""
-    assert Phase(seq_len=32, tokens="2e6", learning_rate=1).tokens == 2_000_000
-
-
-def test_stages_are_named_by_length() -> None:
-    """Multiples of 1,024 are written with a k."""
-    phases = [Phase(seq_len=n, tokens=2**20 >> i, learning_rate=1) for i, n in enumerate((256, 1024, 8192))]
-    assert config(tokens_per_step=8192, phases=phases).names() == ["pretrain-256", "pretrain-1k", "pretrain-8k"]
-
-
-def test_a_phase_does_not_depend_on_later_ones_unless_the_schedule_spans_the_run() -> None:
-    """Changing the second phase leaves the first one's identity alone; with `span: run` it does not."""
-    for whole, same in (("phase", True), ("run", False)):
-        first = config().phases[0]
-        schedules = {"schedule": {"span": whole, "shape": "linear"}}
-        runs = [
-            config(phases=[first, Phase(seq_len=64, tokens=tokens, learning_rate=1e-3)], **schedules).run_of(0)
-            for tokens in (256, 512)
-        ]
-        assert (runs[0].identity() == runs[1].identity()) is same
 
 
 def test_phases_carry_model_optimizer_and_place_in_the_data(
@@ -154,6 +94,29 @@ def test_a_resumed_phase_equals_an_unbroken_one_byte_for_byte(
     assert digests(published(again)) == digests(published(unbroken))
     assert set(published(again).parts) == {"model", "state"}
     assert again.done("model") is not None and len(again.pieces()) == 1
+
+
+def test_sigterm_saves_and_ends(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step in hand is finished and kept; run again, the rest gives the bytes of an unbroken run."""
+    unbroken = new_place("unbroken")
+    pretrain(config().run_of(0), shards, tokenizer, None, unbroken)
+    place, step, sent = new_place("ended"), loop.Trainer.step, []
+
+    def end(trainer: loop.Trainer, state: Any) -> None:
+        if state.step == 2 and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(trainer, state)
+
+    monkeypatch.setattr(loop.Trainer, "step", end)
+    with pytest.raises(TransientError, match="ended: SIGTERM ended it after step 3; run it again"):
+        pretrain(config().run_of(0), shards, tokenizer, None, place)
+    assert [piece.name for piece in place.pieces()] == ["checkpoint-000003"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    pretrain(config().run_of(0), shards, tokenizer, None, place)
+    assert digests(published(place)) == digests(published(unbroken))
 
 
 def test_a_finished_phase_is_not_trained_again(
