@@ -67,6 +67,6 @@ def _words(whole: dict[str, Any], usd_per_hour: float) -> str:
     money = f", {whole['usd']:,.2f} USD at {usd_per_hour:g} an hour" if usd_per_hour else ""
     unknown = f"; not known for {len(whole['unknown'])} stages that were never made here" if whole["unknown"] else ""
     return (
-        f"all that would run: {whole['flops']:.3g} FLOPs of pretraining, {whole['hours']:,.2f} h of this "
-        f"machine{money}, {whole['bytes'] / 1e9:,.1f} GB of disk{unknown}"
+        f"all that would run: {whole['flops']:.3g} FLOPs and {whole['gpu_hours']:,.1f} GPU-hours of pretraining, "
+        f"{whole['hours']:,.2f} h of this machine{money}, {whole['bytes'] / 1e9:,.1f} GB of disk{unknown}"
     )

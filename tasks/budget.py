@@ -74,17 +74,15 @@ def budget(config: PretrainConfig, vocabulary: int, lengths: Lengths | None) -> 
         for name, phase, some, cost in zip(config.names(), config.phases, tokens, flops, strict=True)
     ]
     pools = _pools(lengths or {})
-    if not pools:
-        return Budget(parameters, sum(tokens), 0, plain)
-    phases = [_phase(config, index, one, tokens, pools) for index, one in enumerate(plain)]
-    unique = sum(pools.values())
+    phases = [_phase(config, index, one, tokens, pools) for index, one in enumerate(plain)] if pools else plain
     if sum(tokens) < OPTIMAL_TOKENS * parameters:
         phases[-1].warnings.append(
             f"{phases[-1].name}: training ends after {sum(tokens):,} tokens, before the compute-optimal "
             f"{OPTIMAL_TOKENS * parameters:,.0f} of {parameters:,.0f} parameters ({OPTIMAL_TOKENS} tokens each, "
             "Hoffmann et al. 2022): more tokens, or a smaller model, give a lower loss for the same compute"
         )
-    return Budget(parameters, sum(tokens), unique, phases, _suggest(config, tokens, parameters, pools))
+    suggested = _suggest(config, tokens, parameters, pools) if pools else []
+    return Budget(parameters, sum(tokens), sum(pools.values()), phases, suggested)
 
 
 def _pools(lengths: Lengths) -> dict[Pool, int]:

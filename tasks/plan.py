@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_curation.files import join
+from data_curation.place import Resources
 from data_curation.settings import InputError
 from data_curation.shard_index import Index, read_index
 from tasks.artifact import Manifest
@@ -29,11 +30,14 @@ def with_budget(run: Run, config: PretrainConfig, vocabulary: int, speeds: Mappi
     for record in run.stages:
         phase = phases.get(record.name)
         if phase is not None:
-            speed, whence = _speed(record, speeds, run.resources(record.stage).device, phase.flops / phase.tokens)
+            resources = run.resources(record.stage)
+            speed, whence = _speed(record, speeds, resources, phase.flops / phase.tokens)
             record.figures |= {"tokens": phase.tokens, "flops": phase.flops}
             record.figures["bytes"] = int(COPIES * PARAMETER_BYTES * made.parameters)
             if speed:
-                record.figures |= {"seconds": phase.tokens / speed, "seconds_from": whence}
+                seconds = phase.tokens / speed
+                record.figures |= {"seconds": seconds, "seconds_from": whence}
+                record.figures["gpu_hours"] = 0.0 if resources.device == "cpu" else seconds / 3600 * resources.ranks
             record.warnings += phase.warnings
     return made
 
@@ -49,15 +53,16 @@ def shard_index(records: Sequence[StageRecord]) -> Index | None:
         return None  # damaged or dropped: the plan says so elsewhere
 
 
-def _speed(record: StageRecord, speeds: Mapping[str, float], device: str, flops: float) -> tuple[float, str]:
+def _speed(record: StageRecord, speeds: Mapping[str, float], resources: Resources, flops: float) -> tuple[float, str]:
     """Tokens a second of a phase, and where the number is from."""
     if record.name in speeds:
         return speeds[record.name], "probe"
     measured = record.manifest.counts.metrics.get("tokens_per_second") if record.manifest else None
     if measured:
         return float(measured["value"]), "last run"
-    if device == "cuda":
-        return H100_FLOPS * UTILISATION / flops, f"assumed: {UTILISATION:.0%} of an H100's {H100_FLOPS:.3g} FLOP/s"
+    if resources.device == "cuda":
+        whence = f"assumed: {UTILISATION:.0%} of an H100's {H100_FLOPS:.3g} FLOP/s, times {resources.ranks}"
+        return H100_FLOPS * UTILISATION * resources.ranks / flops, whence
     return 0.0, ""
 
 
@@ -82,7 +87,7 @@ def public(record: StageRecord, usd_per_hour: float) -> dict[str, Any]:
 def total(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The whole road: sums over the stages that will run; `unknown` names those whose seconds nobody knows."""
     ahead = [entry for entry in entries if entry["state"] != "cached"]
-    sums = {key: sum(entry.get(key, 0) for entry in ahead) for key in ("tokens", "flops", "bytes", "usd")}
+    sums = {key: sum(entry.get(key, 0) for entry in ahead) for key in ("tokens", "flops", "gpu_hours", "bytes", "usd")}
     hours = sum(entry.get("seconds", 0) for entry in ahead) / 3600
     return {**sums, "hours": hours, "unknown": [entry["name"] for entry in ahead if "seconds" not in entry]}
 

@@ -37,7 +37,8 @@ def probe(config: PretrainConfig, vocabulary: int, resources: Resources, seconds
         home = Path(folder)
         tokenizer = _tokenizer(home / "tokenizer", vocabulary)
         for number, (name, phase) in enumerate(zip(config.names(), config.phases, strict=True)):
-            step = max(phase.seq_len, min(config.tokens_per_step, STEP_TOKENS[device]) // phase.seq_len * phase.seq_len)
+            row = phase.seq_len * resources.ranks
+            step = max(1, min(config.tokens_per_step, STEP_TOKENS[device] * resources.ranks) // row) * row
             place = Place(str(home / f"{number}"), home / f"{number}-scratch", quiet, name)
             shards = _shards(home / f"{number}-shards", tokenizer, vocabulary, 2 * step)
             # The first, short run loads, compiles and shows how many steps fit into the time.
