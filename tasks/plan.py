@@ -37,7 +37,8 @@ def with_budget(run: Run, config: PretrainConfig, vocabulary: int, speeds: Mappi
             if speed:
                 seconds = phase.tokens / speed
                 record.figures |= {"seconds": seconds, "seconds_from": whence}
-                record.figures["gpu_hours"] = 0.0 if resources.device == "cpu" else seconds / 3600 * resources.ranks
+                if resources.device == "cuda" or _ran_on_gpu(record):
+                    record.figures["gpu_hours"] = seconds / 3600 * resources.ranks
             record.warnings += phase.warnings
     return made
 
@@ -64,6 +65,10 @@ def _speed(record: StageRecord, speeds: Mapping[str, float], resources: Resource
         whence = f"assumed: {UTILISATION:.0%} of an H100's {H100_FLOPS:.3g} FLOP/s, times {resources.ranks}"
         return H100_FLOPS * UTILISATION * resources.ranks / flops, whence
     return 0.0, ""
+
+
+def _ran_on_gpu(record: StageRecord) -> bool:
+    return record.manifest is not None and record.manifest.machine.get("device", "cpu") != "cpu"
 
 
 def estimate(record: StageRecord) -> dict[str, Any]:
