@@ -1,0 +1,66 @@
+"""Guarantees of pretraining on a GPU, where there is one: every kernel trains as the CPU does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_curation.artifact import Artifact
+from data_curation.place import Place
+from tests.training.conftest import artifact
+from tests.training.phases import config, counting_shards, digests, losses, published
+from training.architecture import ModelConfig
+from training.attention import kernel_for
+from training.pretrain import Phase, pretrain
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+MODEL = ModelConfig(family="qwen3", hidden_size=256, layers=2, heads=2, kv_heads=1, intermediate_size=256)
+PHASE = Phase(seq_len=256, tokens=6 * 2048, learning_rate=3e-3, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(chat_tokenizer: Path) -> Artifact:
+    """The tiny tokenizer as an artifact."""
+    return artifact("tokenizer", chat_tokenizer.parent)
+
+
+@pytest.fixture(scope="module")
+def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Shards of counting documents, made with the tiny tokenizer."""
+    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
+
+
+def trained(place: Place, shards: Artifact, tokenizer: Artifact, **given: Any) -> list[float]:
+    """Losses of six steps of packed rows."""
+    settings = {"model": MODEL, "tokens_per_step": 2048, "dtype": "bfloat16", "phases": [PHASE], **given}
+    pretrain(config(**settings).run_of(0), shards, tokenizer, None, place)
+    return losses(place)
+
+
+@pytest.mark.parametrize("attention", ["flash4", "flex", "flash2", "sdpa"])
+@pytest.mark.parametrize("recompute", ["none", "attention", "full"])
+def test_every_kernel_and_recomputation_gives_the_curve_of_the_cpu(
+    attention: Any, recompute: Any, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Within the rounding of bfloat16, through the whole loop, in micro-batches."""
+    if attention == "flash4" and kernel_for(torch.device("cuda"), "auto", 256) != "flash4":
+        pytest.skip("FlashAttention-4 is not installed")
+    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32")
+    place = new_place("gpu", device="cuda", micro_batch_tokens=1024)
+    assert trained(place, shards, tokenizer, attention=attention, recompute=recompute) == pytest.approx(cpu, rel=0.01)
+
+
+def test_a_run_on_a_gpu_is_repeatable_where_its_kernels_are(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """With deterministic algorithms two runs publish the same bytes."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        places = [new_place(name, device="cuda") for name in ("one", "two")]
+        for place in places:
+            trained(place, shards, tokenizer, attention="flex")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert digests(published(places[0])) == digests(published(places[1]))
