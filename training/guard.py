@@ -1,8 +1,9 @@
 """Which steps are skipped: losses that are no numbers, spikes."""
 
 import math
-import statistics
 from collections.abc import Sequence
+
+import numpy as np
 
 from data_curation.settings import StageError
 from training.checkpoint import SkippedStep, State, StepRecord
@@ -25,7 +26,7 @@ def reason_to_skip(history: Sequence[StepRecord], loss: float, norm: float) -> s
             return f"{what} is {value}"
         if len(before) < WINDOW // 2:
             continue
-        mean, sigma = statistics.fmean(before), statistics.pstdev(before)
+        mean, sigma = float(np.mean(before)), float(np.std(before))
         if value > mean + SIGMAS * sigma:
             return f"{what} is {value:.3g}, the last {len(before)} steps had {mean:.3g} +- {sigma:.2g}"
     return None

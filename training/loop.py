@@ -161,7 +161,7 @@ def _prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
         model = models.load(inputs.model, run.phase.rope_theta, run.phase.seq_len)
     model = model.to(device).train()
     decoder = _decoder(run, model, device)
-    parallel.shard(decoder, ranks, decoder.dtype)
+    parallel.shard(decoder, ranks, device)
     optimizer = _optimizer(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -53,19 +54,20 @@ def connect(device: torch.device) -> Ranks:
     return Ranks(dist.get_rank(), world)
 
 
-def shard(decoder: Any, ranks: Ranks, dtype: torch.dtype) -> None:
+def shard(decoder: Any, ranks: Ranks, device: torch.device) -> None:
     """Leave each rank its share of every parameter; layers are put together when they are needed.
 
-    Sent in `dtype`, the gradients' sums are float32.
+    They are sent in the decoder's type of numbers; the gradients' sums are float32.
     """
     if ranks.world == 1:
         return
-    low = None if dtype == torch.float32 else dtype
+    low = None if decoder.dtype == torch.float32 else decoder.dtype
     # Without the cast angles of rotary positions stay float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mesh = init_device_mesh(device.type, (ranks.world,))
     for layer in decoder.layers:
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(decoder, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(decoder, mesh=mesh, mp_policy=policy)
 
 
 def whole(tensor: Tensor) -> Tensor:
