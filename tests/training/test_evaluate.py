@@ -15,8 +15,8 @@ from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
 from data_curation.place import Place
 from data_curation.settings import InputError
-from data_curation.shard_writer import write_folder
 from data_curation.shard_index import Index
+from data_curation.shard_writer import write_folder
 from data_curation.shards import Document
 from tests.training.conftest import DIALOGUES, artifact, parquet
 from training.evaluate import EvaluateConfig, evaluate
