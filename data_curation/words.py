@@ -28,8 +28,9 @@ _LETTERS, _DOTTED = "abcdefghijklmnopqrstuvwxyz", re.compile(r"(?s:.)(?=\.)")
 _HYPHENS = {frozenset({1}): "joins", frozenset({3}): "parts"}
 """What a hyphen between letters does, by the number of words it leaves."""
 LONG = 1000
-"""Characters of a chunk that spaCy's rules see at once: they take time quadratic in it, more than a minute for 2 MB of
-`(((...`. No word of a language is as long; the pieces of such a chunk are split for themselves."""
+"""Characters of the longest chunk that spaCy's rules split: they take time quadratic in it, minutes for 200 kB of
+quotation marks. A longer one, which no language has, is split into runs of letters and digits, and single marks."""
+_RUNS = re.compile(r"\w+|\W")
 
 
 class Words(SpaCyTokenizer):
@@ -114,8 +115,7 @@ class Words(SpaCyTokenizer):
 def _by_rules(split: Any, chunk: str) -> list[str]:
     """The words of one chunk by spaCy's rules."""
     if len(chunk) > LONG:
-        parts = [chunk[at : at + LONG] for at in range(0, len(chunk), LONG)]
-        return [word for part in parts for word in _by_rules(split, part)]
+        return _RUNS.findall(chunk)
     # A symbol of spaCy's own, which breaks it or not by what it has read before; datatrove then leaves it out. Here it
     # is a word like any other, always.
     words = [token.text for token in split(chunk.replace("IS_ALPHA", "IS_ALPHB"))]
