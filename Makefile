@@ -14,7 +14,7 @@ check: .venv/installed ## lint and types
 	$(BIN)/pyright
 
 test: check ## lint, types and every test that needs only pip packages
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 bench: .venv/installed ## seconds and memory of every stage of the demo
 	$(BIN)/python -m benchmarks.demo
