@@ -9,51 +9,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tasks.artifact import commit, machine, packages
+from benchmarks.measure import finish, options, row
 
-RESULTS = Path(__file__).parent / "results" / "demo.json"
 GOAL_SECONDS, GOAL_BYTES = 480.0, 6e9
+TITLE = "seconds and memory of the demo"
+NOTE = """One run on a quiet machine. Fetching 30 MB of packages is included; installation is not. Seconds of a stage are
+those of its own process, imports included; memory is the sum of resident memory over its processes, so pages that processes
+share count more than once."""
 
 
 def main() -> int:
     """Run the demo twice and print one row per figure; 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    options(parser)
     parser.add_argument("--sources", default="", help="folder of fetched sources, to leave fetching out of the figures")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tokenmill-bench-") as folder:
         first, first_seconds, peak = _run(Path(folder), asked.sources)
         second, second_seconds, _ = _run(Path(folder), asked.sources)
     rows = [
-        _row("whole run, first", first_seconds, "s", GOAL_SECONDS),
-        _row("whole run, everything cached", second_seconds, "s", None),
-        _row("peak memory of all processes", peak / 1e9, "GB", GOAL_BYTES / 1e9),
+        row("whole run, first", first_seconds, None, "s", GOAL_SECONDS, less=True),
+        row("whole run, everything cached", second_seconds, None, "s"),
+        row("peak memory of all processes", peak / 1e9, None, "GB", GOAL_BYTES / 1e9, less=True),
     ]
     for stage in first["stages"]:
-        rows.append(_row(f"{stage['name']} seconds", stage["work_seconds"], "s", None))
-        rows.append(_row(f"{stage['name']} memory", stage["peak_memory"] / 1e9, "GB", None))
-    result = {"rows": rows, "agreement": {"cached": all(stage["state"] == "cached" for stage in second["stages"])}}
-    if asked.save:
-        about = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "commit": commit(),
-            "machine": machine(),
-            "packages": packages(),
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result | about, indent=1) + "\n")
-    for row in rows:
-        print(f"{row['name']:<44}{row['ours']:>10.2f} {row['unit']}")
-    if asked.json:
-        print(json.dumps(result))
-    return 0 if all(row["met"] is not False for row in rows) else 1
+        rows.append(row(f"{stage['name']}: seconds", stage["work_seconds"], None, "s"))
+        rows.append(row(f"{stage['name']}: memory", stage["peak_memory"] / 1e9, None, "GB"))
+    cached = all(stage["state"] == "cached" for stage in second["stages"])
+    result = {"rows": rows, "agreement": {"second run: everything cached": cached}}
+    return finish("demo", TITLE, NOTE, result, asked)
 
 
 def _run(folder: Path, sources: str) -> tuple[dict[str, Any], float, int]:
@@ -76,11 +65,6 @@ def _memory(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
-
-
-def _row(name: str, ours: float, unit: str, goal: float | None) -> dict[str, Any]:
-    met = None if goal is None else ours <= goal
-    return {"name": name, "ours": round(ours, 3), "other": None, "unit": unit, "ratio": None, "goal": goal, "met": met}
 
 
 if __name__ == "__main__":
