@@ -18,9 +18,9 @@ from benchmarks.measure import finish, options, row
 
 GOAL_SECONDS, GOAL_BYTES = 480.0, 6e9
 TITLE = "seconds and memory of the demo"
-NOTE = """One run on a quiet machine. Fetching 30 MB of packages is included; installation is not. Seconds of a stage are
-those of its own process, imports included; memory is the sum of resident memory over its processes, so pages that processes
-share count more than once."""
+NOTE = """One run on a quiet machine. Fetching 30 MB of packages is included; installation is not. Seconds of a stage
+are those of its own process, imports included; memory is the sum of resident memory over its processes, so pages that
+processes share count more than once."""
 
 
 def main() -> int:
