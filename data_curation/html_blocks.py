@@ -93,22 +93,12 @@ def _block(line: str, tag: str, gap: bool, bullet: str) -> Block | None:
         return None
     if tag not in HEADINGS and tag != "p":
         tag = "li" if bullet else ""
-    links = sum(map(len, _LINKED.findall(line))) / len(text) if "<a " in line else 0.0
-    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    if size < 2 * len(text):
-        size = len(text)
-    ends = not text[-1].isalnum() and _END.search(text, len(text) - 4) is not None
-    return Block(
-        text,
-        tag,
-        size,
-        links,
-        gap,
-        bullet,
-        ends,
-        heading=tag in HEADINGS,
-        prose=size >= _PROSE and links < _LINKED_TEXT,
-    )
+    size = length = len(text)
+    links = sum(map(len, _LINKED.findall(line))) / length if "<a " in line else 0.0
+    if not text.isascii() and (encoded := len(text.encode("utf-8", "replace"))) >= 2 * length:
+        size = encoded
+    ends = not text[-1].isalnum() and _END.search(text, length - 4) is not None
+    return Block(text, tag, size, links, gap, bullet, ends, tag in HEADINGS, size >= _PROSE and links < _LINKED_TEXT)
 
 
 def _unescape(text: str) -> str:
