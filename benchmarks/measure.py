@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from data_curation.engine import rest_collector
 from tasks.artifact import commit, machine, packages
 
 FOLDER = Path(__file__).parent
@@ -22,7 +23,8 @@ PEERS = ("trafilatura", "resiliparse", "fastwarc", "warcio", "spacy", "fasttext-
 
 
 def pin() -> None:
-    """Keep this process and its children on one core."""
+    """Keep this process and its children on one core, for all sides with the collector of garbage as stages have it."""
+    rest_collector()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
