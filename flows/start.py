@@ -62,6 +62,8 @@ def prepare(config: PipelineConfig) -> None:
     """Settings for Prefect, which reads them when it is imported; who has a server has settings of their own."""
     if not os.environ.get("PREFECT_API_URL"):
         os.environ.update(environment(Path(config.run.home)))
+        # Nothing is made for a plan, and Prefect warns of a home that is not there.
+        warnings.filterwarnings("ignore", "Failed to create the Prefect home")
 
 
 def _run_flow(config: PipelineConfig, asked: argparse.Namespace, sets: Sequence[str]) -> dict[str, Any]:

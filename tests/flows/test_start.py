@@ -104,3 +104,13 @@ def test_a_run_from_another_folder_has_its_server(preset: Path, tmp_path: Path):
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended(done)[0] == 0, done.stderr
     assert (tmp_path / "here" / "prefect.db").exists()
+
+
+def test_a_plan_makes_nothing_and_says_nothing_else(preset: Path, tmp_path: Path):
+    """A plan needs no server, leaves no folder behind and prints the plan alone."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = [sys.executable, "-m", "flows.cli", "plan", str(preset), "--set", f"run.home={tmp_path}/here/there"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("stage ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
