@@ -97,7 +97,7 @@ def finish(place: Place, counts: Counts, steps: list[str], pieces: Sequence[Piec
     if not counts.made.get("documents"):
         reasons = ", ".join(f"{row['step']} {row['reason']} {row['documents']}" for row in counts.funnel)
         seen = counts.taken.get("documents", 0)
-        raise InputError(f"{place.name}: none of {seen} documents is left; dropped by {reasons or 'nothing'}")
+        raise InputError(f"none of {seen} documents is left; dropped by {reasons or 'nothing'}")
     bars = {f"{row['step']}: {row['reason']}": row["documents"] for row in counts.funnel}
     bar_plot(place, "drops", "Documents dropped", "reason", bars)
     return counts

@@ -103,7 +103,7 @@ def too_many_files(config: ExtractConfig, bad: list[str]) -> str:
     """The error of a run that met more damaged files than it may."""
     return (
         f"{len(bad)} damaged source files, extract.max_bad_files allows {config.max_bad_files}: {'; '.join(bad[:3])}; "
-        "fetch them again or raise it"
+        "fetch them again, correct the source's fields, or raise it"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from data_curation.files import is_local, local_path
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import PipelineConfig, load, presets
 from flows.planning import show_plan
@@ -50,13 +51,13 @@ def runs(asked: argparse.Namespace) -> int:
     if asked.json:
         print(json.dumps(entries))
         return DONE
-    rows = [[e["run"], e["state"], str(len(e["stages"])), e["started"], e["error"][:60]] for e in entries]
-    print_table(["run", "state", "stages", "started", "error"], rows)
+    rows = [[e["run"], e["preset"], e["state"], str(len(e["stages"])), e["error"][:60]] for e in entries]
+    print_table(["run", "preset", "state", "stages", "error"], rows)
     return DONE
 
 
 def show(asked: argparse.Namespace) -> int:
-    """Show one run, the newest by default: its stages with states, digests and places."""
+    """Show one run, the newest by default: its stages with states and digests; places with --json."""
     store = _store(asked)
     names = store.runs()
     if not names and not asked.run:
@@ -98,7 +99,9 @@ def prune(asked: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("tokenmill", description="Raw web pages to an aligned chat model.")
+    parser = argparse.ArgumentParser(
+        "tokenmill", description="Raw web pages to an aligned chat model.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (run, plan):
         sub = _add(commands, command)
@@ -136,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, command: Any) -> argparse.ArgumentParser:
     words = command.__doc__.splitlines()[0]
-    sub: argparse.ArgumentParser = commands.add_parser(command.__name__, help=words, description=words)
+    sub: argparse.ArgumentParser = commands.add_parser(
+        command.__name__, help=words, description=words, allow_abbrev=False
+    )
     sub.set_defaults(command=command)
     sub.add_argument("--json", action="store_true", help="one JSON object as the last line")
     sub.add_argument("--store", metavar="URI", help="folder or s3:// prefix instead of run.store")
@@ -161,7 +166,12 @@ def _store(asked: argparse.Namespace) -> "Store":
     from tasks.run import RunConfig
     from tasks.store import Store
 
-    return Store(asked.store or RunConfig().store)
+    store = Store(asked.store or RunConfig().store)
+    if is_local(store.root) and not local_path(store.root).exists():
+        raise ConfigError(
+            f"run.store: there is no store at {store.root}: `tokenmill run` makes one, or correct --store"
+        )
+    return store
 
 
 if __name__ == "__main__":

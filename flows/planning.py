@@ -51,7 +51,7 @@ def _print_budget(planned: "Run") -> None:
     from tasks.budget import suggestion, tables
     from tasks.plan import shard_index
 
-    if planned.budget is None:
+    if planned.budget is None or not any(record.stage == "pretrain" for record in planned.stages):
         return
     index = shard_index(planned.stages)
     for title, header, rows in tables(planned.budget, index.lengths if index else None):
@@ -64,9 +64,14 @@ def _print_budget(planned: "Run") -> None:
 
 def _words(whole: dict[str, Any], usd_per_hour: float) -> str:
     """The whole road in a line."""
-    money = f", {whole['usd']:,.2f} USD at {usd_per_hour:g} an hour" if usd_per_hour else ""
-    unknown = f"; not known for {len(whole['unknown'])} stages that were never made here" if whole["unknown"] else ""
-    return (
-        f"all that would run: {whole['flops']:.3g} FLOPs and {whole['gpu_hours']:,.1f} GPU-hours of pretraining, "
-        f"{whole['hours']:,.2f} h of this machine{money}, {whole['bytes'] / 1e9:,.1f} GB of disk{unknown}"
-    )
+    parts = [f"{whole['flops']:.3g} FLOPs of pretraining"] if whole["flops"] else []
+    parts += [f"{whole['gpu_hours']:,.1f} GPU-hours of it"] if whole["gpu_hours"] else []
+    unknown = whole["unknown"]
+    parts += [f"{whole['hours']:,.2f} h of this machine"] if whole["hours"] or not unknown else []
+    parts += [f"{whole['usd']:,.2f} USD at {usd_per_hour:g} an hour"] if usd_per_hour and whole["usd"] else []
+    parts += [f"{whole['bytes'] / 1e9:,.1f} GB of disk"]
+    line = f"all that would run: {', '.join(parts)}"
+    if unknown:
+        line += f"; hours of {len(unknown)} stages are unknown, as they were never made here"
+        line += " (--probe measures pretraining)" if any(name.startswith("pretrain") for name in unknown) else ""
+    return line

@@ -42,7 +42,7 @@ def start(asked: argparse.Namespace, sets: Sequence[str]) -> int:
     elif summary["report"]:
         print_stages(summary["stages"])
         print(f"report  {summary['report']}")
-        print(f"model   {summary['model'] or 'not made'}")
+        print(f"model   {summary['model'] or 'not part of this run'}")
     return code
 
 

@@ -30,6 +30,7 @@ def serve(config: PipelineConfig, database: str, port: int) -> int:
             cwd=ROOT,
             start_new_session=True,
         )
+        print(f"for prefect's own commands: export PREFECT_API_URL={api}")
         print(f"Tokenmill's runs, schedules and pages: {api.removesuffix('/api')}  (Ctrl-C ends it)", flush=True)
         signal.signal(signal.SIGTERM, _interrupt)
         try:

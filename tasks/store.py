@@ -30,7 +30,7 @@ from data_curation.files import (
     sha256_file,
     write_bytes,
 )
-from data_curation.settings import ConfigError
+from data_curation.settings import ConfigError, is_transient
 from tasks.artifact import Manifest
 
 
@@ -130,8 +130,13 @@ class Store:
     def runs(self) -> list[str]:
         """Names of all runs, newest first."""
         fs, path = filesystem(self.uri("runs"))
-        if not fs.exists(path):
-            return []
+        try:
+            if not fs.exists(path):
+                return []
+        except Exception as error:
+            if is_transient(error):
+                raise
+            raise ConfigError(f"run.store: cannot read {self.root} ({error}): see s3 in docs/operating.md") from error
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False))
         return sorted((name for name in names if not name.startswith(".")), reverse=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_curation.artifact import Artifact, Part
 from data_curation.files import File
-from data_curation.settings import InputError, canonical
+from data_curation.settings import InputError, canonical, sha256_of
 from data_curation.sources import conversations, pydoc_pages, web
 from data_curation.sources.debian import NothingFetchedError, download
 from data_curation.sources.source import Source
@@ -18,8 +18,8 @@ _MARK = "source.json"
 
 
 def fetched(source: Source, home: Path) -> tuple[Artifact, list[str]]:
-    """The source as an artifact, fetched into `home`/NAME where it is not there yet, and what a person should read."""
-    folder = home / source.name
+    """The source as an artifact, fetched below `home` where it is not there yet, and what a person should read."""
+    folder = folder_of(source, home)
     mark = read_mark(source, folder)
     if mark is None:
         _fetch(source, home, folder)
@@ -28,6 +28,11 @@ def fetched(source: Source, home: Path) -> tuple[Artifact, list[str]]:
             raise InputError(f"{folder}: was fetched, and another run replaced it with other settings; start again")
     files = tuple(File(**file) for file in mark["files"])
     return Artifact(source.name, str(folder), {"files": Part(files)}), mark["warnings"]
+
+
+def folder_of(source: Source, home: Path) -> Path:
+    """Where it is fetched to: other packages or another limit have a folder of their own, so that none replaces it."""
+    return home / f"{source.name}-{sha256_of(_wanted(source))[:8]}"
 
 
 def _wanted(source: Source) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from data_curation.artifact import Artifact, Part
 from data_curation.files import File, filesystem, is_local, join, listing
 from data_curation.settings import ConfigError, InputError, canonical
 from data_curation.sources import hub, named
-from data_curation.sources.fetched import fetched, read_mark
+from data_curation.sources.fetched import fetched, folder_of, read_mark
 from data_curation.sources.source import Source
 from data_curation.sources.stamps import hashed, replace
 from data_curation.sources.streams import is_web
@@ -27,8 +27,8 @@ SUFFIXES = {
 def resolve(source: Source, home: Path, *, ask: bool = True) -> tuple[Artifact, list[str]]:
     """The source as an artifact with the one part `files`, and sentences a person should read.
 
-    Fetched sources lie in `home`/NAME/files from then on. Use `uri_of` for the files of any kind. Without `ask`, what
-    a server said last time is taken for what it would say now.
+    Fetched sources lie in a folder below `home` from then on. Use `uri_of` for the files of any kind. Without `ask`,
+    what a server said last time is taken for what it would say now.
     """
     if source.fetched:
         return fetched(source, home)
@@ -45,7 +45,7 @@ def resolve(source: Source, home: Path, *, ask: bool = True) -> tuple[Artifact, 
 def is_fetched(source: Source, home: Path) -> bool:
     """Whether `resolve` would find the files without fetching or asking for anything."""
     if source.fetched:
-        return read_mark(source, home / source.name) is not None
+        return read_mark(source, folder_of(source, home)) is not None
     commit = hub.known_commit(source) if source.kind == "hub" else ""
     return not _is_distant(source) or _recall(source, home, commit) is not None
 

@@ -13,7 +13,7 @@ from data_curation.files import write_bytes
 from data_curation.settings import ConfigError, InputError
 from data_curation.sources import warc, web
 from data_curation.sources.debian import NothingFetchedError, download
-from data_curation.sources.listing import resolve, uri_of
+from data_curation.sources.listing import is_fetched, resolve, uri_of
 from data_curation.sources.source import Source
 from tests.data_curation.prose import page
 
@@ -169,11 +169,20 @@ def test_without_a_client_pydoc_stands_in(tmp_path: Path, monkeypatch: pytest.Mo
         download(["apache2-doc"], tmp_path)
     first, warnings = resolve(PYDOC, tmp_path / "home")
     assert "3 pages that pydoc rendered" in warnings[-1]
-    mark = tmp_path / "home/docs/source.json"
+    (mark,) = (tmp_path / "home").glob("docs-*/source.json")
     stamp = mark.stat().st_mtime_ns
     assert resolve(PYDOC, tmp_path / "home") == (first, warnings)
     assert mark.stat().st_mtime_ns == stamp
-    (tmp_path / "home/docs/files/web-00000.warc.gz").write_bytes(b"damaged")
+    (mark.parent / "files/web-00000.warc.gz").write_bytes(b"damaged")
     assert resolve(PYDOC, tmp_path / "home") == (first, warnings)
     assert mark.stat().st_mtime_ns != stamp
-    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["docs"]
+    assert list((tmp_path / "home").iterdir()) == [mark.parent]
+
+
+def test_another_limit_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two configurations that fetch the same source with other limits do not fetch over each other."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    few = PYDOC.model_copy(update={"limit": 2})
+    first, second = (resolve(source, tmp_path / "home")[0] for source in (PYDOC, few))
+    assert first.home != second.home
+    assert is_fetched(PYDOC, tmp_path / "home") and is_fetched(few, tmp_path / "home")
