@@ -96,6 +96,13 @@ WORDS = (
 """The stages' words, in the order of design and documentation."""
 
 
+def stage_names(config: PipelineConfig) -> list[str]:
+    """What a stage can be called by: its word, or the full name that a phase or model gives it in this road."""
+    phases = config.pretrain.names()
+    evaluated = [f"evaluate-{name}" for name in (*phases[:-1], "base", "sft", "dpo", "grpo")]
+    return [*WORDS, *phases, *evaluated]
+
+
 def presets() -> list[str]:
     """Names of the presets in configs/."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))

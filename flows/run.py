@@ -96,7 +96,7 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     except Reached:
         pass
     except BaseException as error:
-        words = str(error) or type(error).__name__
+        words = (str(error) or type(error).__name__) if isinstance(error, Exception) else "stopped by a signal"
         _end(run, "failed", words)
         if isinstance(error, Exception):
             raise RunError(words) from error
@@ -109,8 +109,8 @@ def plan(preset: str, config: PipelineConfig, asked: Asked, speeds: Mapping[str,
     run = _new_run("plan", preset, config, asked)
     with running(run):
         road(config)
-    _check_names("until", [asked.until] if asked.until else [], run)
     if asked.until:
+        _check_names("until", [asked.until], run)
         last = max(i for i, record in enumerate(run.stages) if asked.until in (record.name, record.stage))
         del run.stages[last + 1 :]
     for option in ("refresh", "remake", "accept"):

@@ -1,6 +1,7 @@
 """The command `tokenmill run`: a server where there is none, the flow, and its outcome in words and JSON."""
 
 import argparse
+import difflib
 import functools
 import importlib
 import json
@@ -16,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from data_curation.settings import ConfigError, TokenmillError
-from flows.config import PipelineConfig, load
+from flows.config import PipelineConfig, load, stage_names
 from flows.server import environment, flush, serving
 from flows.terminal import print_stages
 
@@ -33,7 +34,9 @@ def start(asked: argparse.Namespace, sets: Sequence[str]) -> int:
     summary: dict[str, Any] = {"run": None, "stages": [], "report": None, "model": None}
     code = DONE
     try:
-        summary = _run_flow(load(asked.preset, sets), asked, sets)
+        config = load(asked.preset, sets)
+        _check(config, asked)
+        summary = _run_flow(config, asked, sets)
     except (Exception, KeyboardInterrupt) as error:
         code = failure(error)
         summary |= {"error": str(error) or type(error).__name__} | _ended()
@@ -64,6 +67,20 @@ def prepare(config: PipelineConfig) -> None:
         os.environ.update(environment(Path(config.run.home)))
         # Nothing is made for a plan, and Prefect warns of a home that is not there.
         warnings.filterwarnings("ignore", "Failed to create the Prefect home")
+
+
+def _check(config: PipelineConfig, asked: argparse.Namespace) -> None:
+    """What can be told without a server: names of stages, a store that cannot be written."""
+    from tasks.store import Store
+
+    known = stage_names(config)
+    for option in ("refresh", "remake", "accept", "until"):
+        value = getattr(asked, option) or []
+        for name in [value] if isinstance(value, str) else value:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise ConfigError(f"--{option} {name}: no such stage: {', '.join(near or known)}")
+    Store(config.run.store).check_writable()
 
 
 def _run_flow(config: PipelineConfig, asked: argparse.Namespace, sets: Sequence[str]) -> dict[str, Any]:

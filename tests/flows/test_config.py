@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_curation.settings import ConfigError, Settings
-from flows.config import PipelineConfig, load, presets
+from flows.config import PipelineConfig, load, presets, stage_names
 from tests.flows.settings import every_settings_class
 
 
@@ -81,3 +81,13 @@ def test_places_are_not_identity(tmp_path: Path):
 
     assert identity("/a", "web") == identity("/b", "web")
     assert identity("/a", "web") != identity("/a", "other")
+
+
+def test_stages_are_called_as_the_road_calls_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The names that the command accepts are the words and the names of the road's stages, and no others."""
+    from flows.run import Asked, plan
+
+    monkeypatch.chdir(tmp_path)
+    config = load("demo")
+    records = plan("demo", config, Asked()).stages
+    assert set(stage_names(config)) == {name for record in records for name in (record.stage, record.name)}

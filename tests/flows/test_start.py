@@ -55,6 +55,7 @@ def _ours(said: str) -> list[str]:
         ("run.sources=/dev/null/x", "run.sources: cannot write to /dev/null/x"),
         ("run.hours={pretrian: 3}", "run.hours names 'pretrian': stages are pretrain"),
         ("run.resources.workers=-3", "run.resources.workers: "),
+        ("run.store=/dev/null/x", "run.store: cannot write to /dev/null/x"),
     ],
 )
 def test_places_and_words_are_checked_before_anything_runs(preset: Path, setting: str, words: str):
@@ -74,6 +75,16 @@ def test_a_home_that_cannot_be_written_and_a_server_that_is_not_there(preset: Pa
     environment |= {"PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_CLIENT_MAX_RETRIES": "0"}
     code, _, said = ended(subprocess.run(command(preset), cwd=ROOT, env=environment, capture_output=True, text=True))
     assert code == 1 and said
+
+
+@pytest.mark.parametrize("option", ["refresh", "accept", "remake"])
+def test_a_stage_that_is_none_is_said_before_a_server_starts(preset: Path, tmp_path: Path, option: str):
+    """A misspelt stage is one line with the nearest name, exit code 2, and no server was started for it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = command(preset, f"--{option}", "dedupp")
+    code, summary, said = ended(subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True))
+    assert (code, said) == (2, [f"tokenmill: --{option} dedupp: no such stage: dedup"])
+    assert summary["stages"] == [] and not (tmp_path / "home").exists()
 
 
 @pytest.mark.usefixtures("prefect_api")
