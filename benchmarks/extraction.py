@@ -78,9 +78,10 @@ def labelled(folder: Path) -> tuple[list[Row], dict[str, Any]]:
             if what == "F1" or part == "all":
                 goal = GOAL_F1 if (what, part) == ("F1", "all") else None
                 rows.append(row(f"labelled, {part}: {what}", mean["ours"], mean["trafilatura"], "", goal))
+    times = rates["ours"] / rates["trafilatura"]
     rows += [
         row("labelled: extract", rates["ours"], rates["trafilatura"], "pages/s", GOAL_LABELLED),
-        row("labelled: extract, times trafilatura's speed", rates["ours"] / rates["trafilatura"], None, "x", GOAL_RATIO),
+        row("labelled: extract, times trafilatura's speed", times, None, "x", GOAL_RATIO),
         row("labelled: extract beside resiliparse", rates["ours"], rates["resiliparse"], "pages/s"),
     ]
     pairs = zip(pages, marks["ours"], marks["trafilatura"], strict=True)
