@@ -1,5 +1,6 @@
 """The two sides of benchmarks/pretrain.py: our decoder and transformers' Trainer, by one clock."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -140,21 +141,22 @@ def hugging_face(row: Row, clock: Clock) -> None:
             clock.tick()
 
     model = _model(row, row.kernel if gpu else "sdpa")
-    arguments = TrainingArguments(
-        output_dir="/tmp/trainer", bf16=True, use_cpu=not gpu, use_liger_kernel=gpu, learning_rate=1e-4,
-        lr_scheduler_type="constant", weight_decay=0.1, optim="adamw_torch_fused", max_grad_norm=1.0,
-        per_device_train_batch_size=row.rows, max_steps=TICKS, train_sampling_strategy="sequential",
-        report_to=[], save_strategy="no", logging_steps=1, logging_first_step=True, disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-    )  # fmt: skip
     _, positions = row.documents
     tokens = _tokens(row)
     rows = [{"input_ids": line, "labels": line} for line in tokens]
     if row.document:
         for one, line in zip(rows, torch.from_numpy(positions), strict=True):
             one["position_ids"] = line
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows * TICKS, callbacks=[Ticks()])  # type: ignore
-    trainer.train()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, bf16=True, use_cpu=not gpu, use_liger_kernel=gpu, learning_rate=1e-4,
+            lr_scheduler_type="constant", weight_decay=0.1, optim="adamw_torch_fused", max_grad_norm=1.0,
+            per_device_train_batch_size=row.rows, max_steps=TICKS, train_sampling_strategy="sequential",
+            report_to=[], save_strategy="no", logging_steps=1, logging_first_step=True, disable_tqdm=True,
+            dataloader_pin_memory=gpu,
+        )  # fmt: skip
+        trainer = Trainer(model=model, args=arguments, train_dataset=rows * TICKS, callbacks=[Ticks()])  # type: ignore
+        trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     clock.losses = [round(float(losses[0]), 4), round(float(losses[-1]), 4)]
 

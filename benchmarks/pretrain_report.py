@@ -34,12 +34,17 @@ def main() -> None:
     measured = {one["row"]: one for one in found["rows"] if "tokens_per_second" in one}
     failed = {one["row"]: one["error"].strip().splitlines()[-1] for one in found["rows"] if "error" in one}
     result = {"rows": _rows(measured), "agreement": {"losses": {name: one["loss"] for name, one in measured.items()}}}
-    result |= {"date": asked.date, "commit": asked.commit, "measured": found["rows"], "not measured": failed}
+    result |= {"date": asked.date, "commit": asked.commit, "measured": _plain(found["rows"], failed)}
     result |= {"product_tflops": found["product_tflops"]}
     (FOLDER / "results" / "pretrain.json").write_text(json.dumps(result, indent=1) + "\n")
     page = FOLDER / "RESULTS.md"
     text = _section(result, measured, failed)
     page.write_text(with_section(page.read_text(), "## pretrain.py: training on one GPU", text))
+
+
+def _plain(rows: list[dict[str, Any]], failed: dict[str, str]) -> list[dict[str, Any]]:
+    """What was measured; of an error its last line, for the others name places of one machine."""
+    return [one | ({"error": failed[one["row"]]} if one["row"] in failed else {}) for one in rows]
 
 
 def _rows(measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from data_curation.language import usual
 from data_curation.rules.c4 import C4Config
 from data_curation.rules.fineweb import FineWebConfig
 from data_curation.rules.gopher import GopherConfig
-from data_curation.rules.lines import LinesConfig
 from data_curation.rules.repetition import RepetitionConfig
 from data_curation.rules.rule import Rule
 from data_curation.rules.text import Batch, Text
@@ -240,17 +239,3 @@ def test_bad_words_are_found_as_datatrove_finds_them(language: str, tmp_path: An
     empty.write_text("\n")
     with pytest.raises(InputError, match=r"clean\.c4\.bad_words\.en: .*empty\.txt holds no word: leave it out"):
         ours(C4Config(bad_words={"en": str(empty)}), ["a b c"], "en", False)
-
-
-def test_lines_are_told_from_prose():
-    """Shouting, numbers and counters are taken out, sentences that hold some of each stay."""
-    out = ["READ MORE", "12.5 %", "3 likes", "1,204 Views", "5.1k followers", "*** 7 comments ***"]
-    stay = ["He READ it to us", "In 1999 it was sold.", "3 likes are few, said he", "—", "the NATO of old"]
-    one = "\n".join([*out, *stay])
-    batch = Batch([Text(one, "en")], Vocabulary({}))
-    rule = LinesConfig()
-    (scores,) = rule.measure(batch, False)
-    assert batch.texts[0].left == "\n".join(stay)
-    lost = sum(len(line.split()) for line in out)
-    assert scores["removed_words"] == lost / len(one.split())
-    assert rule.judge(scores) == "removed-lines" and rule.passage(batch.texts[0], "removed-lines") == "\n".join(out)

@@ -200,3 +200,17 @@ def new_place(tmp_path: Path) -> Callable[..., Place]:
         return Place(str(tmp_path / name), scratch, given, name)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer(chat_tokenizer: Path) -> Artifact:
+    """The tiny tokenizer as an artifact."""
+    return artifact("tokenizer", chat_tokenizer.parent)
+
+
+@pytest.fixture(scope="session")
+def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Shards of counting documents, made with the tiny tokenizer."""
+    from tests.training.phases import counting_shards  # which takes from this module
+
+    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))

@@ -1,7 +1,6 @@
 """Guarantees of pretraining on a GPU, where there is one: every kernel trains as the CPU does."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +8,7 @@ import torch
 
 from data_curation.artifact import Artifact
 from data_curation.place import Place
-from tests.training.conftest import artifact
-from tests.training.phases import config, counting_shards, digests, losses, published
+from tests.training.phases import config, digests, losses, published
 from training.architecture import ModelConfig
 from training.attention import kernel_for
 from training.pretrain import Phase, pretrain
@@ -18,18 +16,6 @@ from training.pretrain import Phase, pretrain
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 MODEL = ModelConfig(family="qwen3", hidden_size=256, layers=2, heads=2, kv_heads=1, intermediate_size=256)
 PHASE = Phase(seq_len=256, tokens=6 * 2048, learning_rate=3e-3, warmup_steps=2)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(chat_tokenizer: Path) -> Artifact:
-    """The tiny tokenizer as an artifact."""
-    return artifact("tokenizer", chat_tokenizer.parent)
-
-
-@pytest.fixture(scope="module")
-def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Shards of counting documents, made with the tiny tokenizer."""
-    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
 
 
 def trained(place: Place, shards: Artifact, tokenizer: Artifact, **given: Any) -> list[float]:

@@ -12,22 +12,9 @@ import pytest
 from data_curation.artifact import Artifact
 from data_curation.place import Place
 from data_curation.settings import ConfigError, TransientError
-from tests.training.conftest import artifact
-from tests.training.phases import CURVES, TINY, config, counting_shards, losses, published
+from tests.training.phases import CURVES, TINY, config, losses, published
 from training import launch, loop
 from training.pretrain import pretrain
-
-
-@pytest.fixture(scope="session")
-def tokenizer(chat_tokenizer: Path) -> Artifact:
-    """The tiny tokenizer as an artifact."""
-    return artifact("tokenizer", chat_tokenizer.parent)
-
-
-@pytest.fixture(scope="session")
-def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Shards of counting documents, made with the tiny tokenizer."""
-    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
 
 
 def children() -> set[int]:

@@ -18,21 +18,9 @@ from data_curation.settings import InputError, StageError, TransientError
 from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
 from tests.training.conftest import artifact
-from tests.training.phases import CURVES, TINY, config, counting_shards, digests, documents, losses, published
+from tests.training.phases import CURVES, TINY, config, digests, documents, losses, published
 from training import loop
 from training.pretrain import Phase, pretrain
-
-
-@pytest.fixture(scope="session")
-def tokenizer(chat_tokenizer: Path) -> Artifact:
-    """The tiny tokenizer as an artifact."""
-    return artifact("tokenizer", chat_tokenizer.parent)
-
-
-@pytest.fixture(scope="session")
-def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Shards of counting documents, made with the tiny tokenizer."""
-    return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
 
 
 def test_phases_carry_model_optimizer_and_place_in_the_data(
