@@ -173,7 +173,8 @@ def newest_stages(store: Store, preset: str) -> dict[str, dict[str, Any]]:
             data = store.read_run(name)
         except (ConfigError, ValueError):
             continue
-        for entry in data["stages"]:
+        # A run's name holds the preset's, but so may that of another preset whose name is longer.
+        for entry in data["stages"] if Path(data["preset"]).stem == preset else ():
             if entry["digest"]:
                 found.setdefault(entry["name"], entry)
     return found

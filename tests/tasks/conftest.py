@@ -27,10 +27,11 @@ def road(prefect_api: str, tmp_path: Path) -> Road:
         sort_config: SortConfig = SortConfig(),  # noqa: B008
         mode: Any = "make",
         store: str = str(tmp_path / "store"),
+        preset: str = "toy",
         **options: Any,
     ) -> Run:
         settings = RunConfig(store=store, retries=1, retry_seconds=0.01)
-        run = Run("toy", {}, settings, Store(store), mode, **options)
+        run = Run(preset, {}, settings, Store(store), mode, **options)
 
         def body() -> None:
             with running(run):

@@ -211,6 +211,14 @@ def test_plan_says_why_and_predicts_cut_off(road: Road):
     assert whys(planned) == {"seed": "field seed.comment  -> new", "sort": "only if the output of seed changes"}
 
 
+def test_why_is_said_against_the_same_preset(road: Road):
+    """A newer run of another preset, whose name holds this one's, says nothing of what changed here."""
+    road()
+    other = road(SeedConfig(numbers=[7]), preset="my-toy-too")
+    assert "-toy-" in other.id
+    assert whys(road(SeedConfig(numbers=[5]), mode="plan"))["seed"] == "field seed.numbers [3, 1, 2] -> [5]"
+
+
 def test_undeclared_part_is_refused(road: Road):
     """A stage sees only the parts it declared, so no input can escape the key."""
     artifact = road().stages[0].manifest.artifact("seed", "")
