@@ -9,9 +9,8 @@ from data_curation.artifact import Artifact
 from data_curation.files import copy_file, join, writing
 from data_curation.place import Place
 from data_curation.settings import InputError
-from tests.training.test_pretrain import config, digests, pretrain, published, shards, tokenizer
-
-__all__ = ["shards", "tokenizer"]  # fixtures
+from tests.training.phases import config, digests, published
+from training.pretrain import pretrain
 
 
 def test_shards_on_s3_train_the_same_model(
