@@ -1,162 +1,189 @@
-"""Model, optimizer and counters as safetensors and JSON: checkpoints while a phase runs, its state at the end."""
+"""Checkpoints while a phase runs: written in the background by all ranks, complete or not at all."""
 
-import json
-import tempfile
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import logging
+import time
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
-from data_curation.place import Place
+from data_curation.place import Piece, Place
 from data_curation.settings import InputError
-from training.parallel import as_shared, whole
+from training import optimizers
+from training.checkpoint_files import PieceStorageReader, PieceStorageWriter, StagedPlanner, read_index
+from training.parallel import Ranks
+from training.staging import Staging
+from training.state import Rewind, State
 from training.trainers import KEPT, checkpoints
 
-FORMAT = 1
-MOMENTS = ("exp_avg", "exp_avg_sq")
+log = logging.getLogger("tokenmill")
+
+HORIZON = 128
+"""Steps: one checkpoint at least so old is kept too, for a return to before what went wrong unnoticed."""
 
 
-@dataclass
-class StepRecord:
-    """What one step measured."""
+class Checkpoints:
+    """The checkpoints of one training. All ranks ask the same of it at the same step.
 
-    step: int
-    """Of this phase, from 0."""
-    loss: float
-    """Mean cross entropy of its predicted tokens, nats."""
-    labels: int
-    """Predicted tokens."""
-    bytes: int
-    """UTF-8 bytes of the predicted tokens."""
-    learning_rate: float
-    gradient_norm: float
-    """Before clipping."""
-
-
-@dataclass
-class SkippedStep:
-    """A step that was not taken."""
-
-    step: int
-    why: str
-
-
-@dataclass
-class State:
-    """Counters of a phase: with the model, the optimizer and the place in the data all that a resumed run needs."""
-
-    step: int = 0
-    """Steps of this phase that are done."""
-    history: list[StepRecord] = field(default_factory=list)
-    """One record per step that was taken."""
-    skipped: list[SkippedStep] = field(default_factory=list)
-    """Steps whose data were read and whose gradient was dropped."""
-
-
-def save_checkpoint(
-    place: Place,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    data: dict[str, Any],
-    write: bool = True,
-) -> None:
-    """Write the checkpoint of this step as a piece, complete or not at all, then drop all but the newest two.
-
-    `data` is the place in the data, from Batches.state. Tensors that lie in shares need every rank here, and one of
-    them to `write`.
+    Leaving the `with` block waits for the checkpoint that is being written.
     """
-    name = f"checkpoint-{state.step:06d}"
-    part = f"work/{name}"
-    weights, moments = _weights(model), _moments(model, optimizer)
-    if not write:
-        return
-    with place.piece(name) as piece, tempfile.TemporaryDirectory(dir=place.scratch) as folder:
-        save_file(weights, Path(folder, "model.safetensors"))
-        save_file(moments, Path(folder, "optimizer.safetensors"))
-        piece.send(part, Path(folder))
-        piece.send_json(part, "state.json", {**asdict(state), "data": data})
-    drop_checkpoints(place, KEPT)
 
+    def __init__(self, place: Place, ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.place, self.ranks, self.model, self.optimizer = place, ranks, model, optimizer
+        self.stalls: list[float] = []
+        """Seconds that training stood still at each save."""
+        self._staging = Staging()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        # One process alone is what is meant here.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
-def load_checkpoint(
-    place: Place, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[State, dict[str, Any]] | None:
-    """Set model and optimizer to the newest complete checkpoint, if there is one; returns its state and `data`."""
-    found = checkpoints(place)
-    if not found:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        self._staging.close()
+        if error is None:
+            self.wait()
+
+    def save(self, state: State, data: dict[str, Any]) -> None:
+        """Copy all tensors aside and write them while training goes on, once the last checkpoint is written.
+
+        `data` is the place in the data, from Batches.state. Raises what went wrong with the last one.
+        """
+        begin = time.monotonic()
+        self.wait()
+        tensors = self._tensors()
+        copies = self._staging.copy(tensors)
+        self._pending = self._thread.submit(self._write, tensors, copies, state.copy(), data)
+        self.stalls.append(time.monotonic() - begin)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is complete. Raises what went wrong with it."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def check(self) -> None:
+        """Raise what went wrong with the last checkpoint, if that is known by now."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def load(self) -> tuple[State, dict[str, Any]] | None:
+        """Set model and optimizer to the newest complete checkpoint, if there is one; returns its state and `data`.
+
+        One that is damaged is named and passed over for the one before. Raises InputError when all are damaged.
+        """
+        damaged: InputError | None = None
+        for number in range(self.ranks.of_first(lambda: len(self.good()))):
+            if damaged is not None:
+                log.warning("%s; the checkpoint before it is taken", damaged)
+            try:
+                return self._read(number)
+            except InputError as error:
+                damaged = error
+        if damaged is not None:
+            raise damaged
         return None
-    folder = place.folder(found[-1], f"work/{found[-1].name}")
-    data = json.loads((folder / "state.json").read_text())
-    history = [StepRecord(**record) for record in data["history"]]
-    state = State(data["step"], history, [SkippedStep(**step) for step in data["skipped"]])
-    weights = load_file(folder / "model.safetensors")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(as_shared(weights[name], parameter))
-    _set_moments(model, optimizer, load_file(folder / "optimizer.safetensors"))
-    return state, data["data"]
+
+    def good(self) -> list[Piece]:
+        """Complete checkpoints, the newest first, without those of steps that a rewind has taken back."""
+        back = self.rewinds()
+        return [
+            piece
+            for piece in reversed(checkpoints(self.place))
+            if not any(rewind.first < _step(piece) < rewind.stop for rewind in back)
+        ]
+
+    def rewinds(self) -> list[Rewind]:
+        """All that this phase has made, in order."""
+        found = [piece.note for piece in self.place.pieces() if piece.name.startswith("rewind-")]
+        return [Rewind(**note) for note in sorted(found, key=lambda note: note["stop"])]
+
+    def rewind(self, rewind: Rewind) -> None:
+        """Keep the decision, which alone makes younger checkpoints bad ones; then remove what is bad."""
+        self.wait()
+        if self.ranks.rank == 0:
+            with self.place.piece(rewind.name) as piece:
+                piece.piece.note = {"first": rewind.first, "stop": rewind.stop, "why": rewind.why}
+            good = {piece.name for piece in self.good() if _step(piece) <= rewind.first}
+            for piece in checkpoints(self.place):
+                if piece.name not in good:
+                    self.place.drop(piece)
+        self.ranks.wait()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        # Parameters that are tied come once, under the name of the first.
+        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+        state = optimizers.state_of(self.model, self.optimizer)
+        return tensors | {f"optimizer.{name}": tensor for name, tensor in state.items()}
+
+    def _write(self, tensors: dict[str, Any], copies: dict[str, Tensor], state: State, data: dict[str, Any]) -> None:
+        kept = {**state.to_json(), "data": data}
+        writer = PieceStorageWriter(self.place, f"checkpoint-{state.step:06d}", self.ranks.rank, kept)
+        with _PlainErrors():
+            dcp.save(
+                tensors,
+                storage_writer=writer,
+                planner=StagedPlanner(copies),
+                process_group=self.ranks.words,
+                no_dist=self.ranks.world == 1,
+            )
+        if self.ranks.rank == 0:
+            drop_old(self.place, state.step)
+
+    def _read(self, number: int) -> tuple[State, dict[str, Any]]:
+        def first() -> tuple[Piece, dict[str, Any], dict[str, Any]]:
+            piece = self.good()[number]
+            return piece, *read_index(self.place, piece)
+
+        piece, index, kept = self.ranks.of_first(first)
+        tensors: dict[str, Any] = self._tensors()
+        if odd := sorted(set(tensors) ^ set(index["tensors"])):
+            raise InputError(
+                f"{self.place.home}: {piece.name} is of another model or optimizer: {odd[0]} is on one side only"
+            )
+        with _PlainErrors():
+            dcp.load(
+                tensors,
+                storage_reader=PieceStorageReader(self.place, piece, index),
+                planner=DefaultLoadPlanner(flatten_state_dict=False),
+                process_group=self.ranks.words,
+                no_dist=self.ranks.world == 1,
+            )
+        data = kept.pop("data")
+        return State.from_json(kept, self.ranks.of_first(self.rewinds)), data
 
 
-def drop_checkpoints(place: Place, keep: int) -> None:
-    """Forget all complete checkpoints but the newest."""
+class _PlainErrors:
+    """Errors of ranks as what they are, out of the wrapping in which torch collects them."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CheckpointException):
+            raise next(iter(error.failures.values()))[0] from error
+
+
+def drop_old(place: Place, step: int) -> None:
+    """Forget all complete checkpoints but the newest and the newest of those HORIZON steps old, or the oldest."""
     found = checkpoints(place)
-    for piece in found[: len(found) - keep]:
-        place.drop(piece)
+    old = [piece for piece in found if _step(piece) <= step - HORIZON][-1:] or found[:1]
+    for piece in found[:-KEPT]:
+        if piece not in old:
+            place.drop(piece)
 
 
-def save_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, counters: dict[str, Any], folder: Path, write: bool = True
-) -> None:
-    """The published part `state`: optimizer.safetensors with names of parameters, and counters as state.json."""
-    moments = _moments(model, optimizer)
-    if not write:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(moments, folder / "optimizer.safetensors")
-    data = {"format": FORMAT, **counters}
-    (folder / "state.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-
-
-def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
-    """Give the optimizer the state in which an earlier phase left it; returns the counters."""
-    data = json.loads((folder / "state.json").read_text())
-    if data.get("format") != FORMAT:
-        raise InputError(f"{folder}/state.json: format {data.get('format')!r}, this release reads {FORMAT}")
-    _set_moments(model, optimizer, load_file(folder / "optimizer.safetensors"))
-    return data
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    # Parameters that are tied come once, under the name of the first.
-    return {name: whole(parameter.detach()).contiguous() for name, parameter in model.named_parameters()}
-
-
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """{parameter.exp_avg, parameter.exp_avg_sq, parameter.step}: independent of the order of parameter groups."""
-    moments: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        for key in (*MOMENTS, "step"):
-            moments[f"{name}.{key}"] = whole(optimizer.state[parameter][key].detach()).contiguous()
-    return moments
-
-
-def _set_moments(model: nn.Module, optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    known = {f"{name}.{key}" for name in names.values() for key in (*MOMENTS, "step")}
-    if known != set(moments):
-        odd = sorted(known ^ set(moments))[0]
-        raise InputError(f"optimizer.safetensors: {odd} is on one side only: it belongs to another model")
-    data = optimizer.state_dict()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    data["state"] = {
-        number: {
-            "step": moments[f"{names[parameter]}.step"],
-            **{key: as_shared(moments[f"{names[parameter]}.{key}"], parameter) for key in MOMENTS},
-        }
-        for number, parameter in enumerate(parameters)
-    }
-    optimizer.load_state_dict(data)
+def _step(piece: Piece) -> int:
+    return int(piece.name.rsplit("-", 1)[1])

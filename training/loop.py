@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from data_curation.counts import Counts
@@ -16,7 +16,7 @@ from data_curation.place import Place
 from data_curation.settings import ConfigError, TransientError
 from data_curation.shards import Shards
 from training import model as models
-from training import parallel
+from training import optimizers, parallel
 from training.attention import kernel_for, layout_of
 from training.batches import Batch, Batches
 from training.checkpoint import (
@@ -162,7 +162,7 @@ def _prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     model = model.to(device).train()
     decoder = _decoder(run, model, device)
     parallel.shard(decoder, ranks, device)
-    optimizer = _optimizer(run, model)
+    optimizer = optimizers.build(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
     too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
@@ -189,16 +189,6 @@ def _decoder(run: PhaseRun, model: Any, device: torch.device) -> Decoder:
         recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
     dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
     return Decoder(model, dtype, kernel, recompute, compile=not cpu)
-
-
-def _optimizer(run: PhaseRun, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only: not norms, and not embeddings, whose rows are rarely seen."""
-    names = dict(model.named_parameters())
-    decayed = [p for name, p in names.items() if p.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name]
-    chosen = {id(parameter) for parameter in decayed}
-    rest = [parameter for parameter in names.values() if id(parameter) not in chosen]
-    groups = [{"params": decayed, "weight_decay": run.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=run.betas, fused=True)
 
 
 def _steps(trainer: Trainer, state: State) -> tuple[int, float]:

@@ -75,6 +75,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: Any) -> Tensor:
+    """This rank's share of a tensor that may lie in shares, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def as_shared(full: Tensor, parameter: Tensor) -> Tensor:
     """A full tensor in the shares in which a parameter lies."""
     if not isinstance(parameter, DTensor):

@@ -51,6 +51,8 @@ class Shared(Settings):
     """The architecture."""
     tokens_per_step: Tokens = 524_288
     """Global batch in tokens, constant over the phases: longer sequences mean fewer of them."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` gives matrices orthogonal updates and everything else AdamW, at the same learning rates."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay of first and second moment (0.95 is usual for language models since GPT-3)."""
     weight_decay: float = 0.1
