@@ -5,7 +5,6 @@ that queries, keys and values are one product, as are gate and up; that weights 
 each layer is one compiled function; and that attention stays inside documents.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -16,19 +15,10 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from training.attention import Kernel, Layout, attend
 from training.loss import linear_cross_entropy
+from training.norms import Heads, Norms, norm_product, rms_norm, rotated_heads
 
 Recompute = Literal["none", "attention", "full"]
 """What the backward pass computes again: nothing, all but attention, all."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of one layer."""
-
-    heads: int
-    kv_heads: int
-    width: int
-    epsilon: float
 
 
 class Decoder(nn.Module):
@@ -38,13 +28,19 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, model: Any, dtype: torch.dtype, kernel: Kernel, recompute: Recompute = "none", compile: bool = True
+        self,
+        model: Any,
+        dtype: torch.dtype,
+        kernel: Kernel,
+        recompute: Recompute = "none",
+        compile: bool = True,
+        norms: Norms = "compiled",
     ) -> None:
         super().__init__()
         config, inner = model.config, model.model
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = Shape(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
-        run: Any = partial(_layer, shape=shape, kernel=kernel)
+        shape = Heads(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
+        run: Any = partial(_layer, shape=shape, kernel=kernel, norms=norms)
         if recompute != "none":
             run = partial(_again, run, recompute)
         if compile:
@@ -53,8 +49,9 @@ class Decoder(nn.Module):
         self.dtype, self.epsilon = dtype, config.rms_norm_eps
         self.embedding, self.norm, self.head = inner.embed_tokens, inner.norm, model.lm_head
         self.layers = nn.ModuleList(Layer(layer, run) for layer in inner.layers)
+        self.recomputes = recompute != "none"
         self.rotary = inner.rotary_emb
-        self.last_norm: Any = torch.compile(_norm, dynamic=False) if compile else _norm
+        self.last_norm: Any = torch.compile(_add_norm, dynamic=False) if compile else _add_norm
 
     def forward(
         self, tokens: Tensor, labels: Tensor, positions: Tensor, layout: Layout, scale: Tensor, z_loss: float = 0.0
@@ -70,9 +67,12 @@ class Decoder(nn.Module):
         """The last layer's output after its norm, [rows * seq_len, hidden_size]."""
         x = nn.functional.embedding(tokens.flatten(), self.embedding.weight).to(self.dtype)
         cos, sin = self._rotary(positions.flatten())
+        delta = torch.zeros_like(x)  # what a layer adds; the next one's first kernel does the sum
         for layer in self.layers:
-            x = layer(x, cos, sin, layout)
-        return self.last_norm(x, self.norm.weight, self.epsilon)
+            if self.recomputes:  # then one tensor per layer is kept, not two
+                x, delta = x + delta, None
+            x, delta = layer(x, delta, cos, sin, layout)
+        return self.last_norm(x, delta, self.norm.weight, self.epsilon)
 
     def _rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of every token's angles, float32 [tokens, width / 2]."""
@@ -88,9 +88,11 @@ class Layer(nn.Module):
         super().__init__()
         self.layer, self.run = layer, run
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout) -> Tensor:
-        """The layer on x [tokens, hidden_size]."""
-        return self.run(x, cos, sin, layout, *_weights(self.layer))
+    def forward(
+        self, x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor]:
+        """The layer on x + delta [tokens, hidden_size]: a new pair whose sum is the layer's output."""
+        return self.run(x, delta, cos, sin, layout, *_weights(self.layer))
 
 
 def _weights(layer: Any) -> tuple[Tensor | None, ...]:
@@ -104,39 +106,27 @@ def _weights(layer: Any) -> tuple[Tensor | None, ...]:
 
 
 def _layer(
-    x: Tensor, cos: Tensor, sin: Tensor, layout: Layout,
+    x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, layout: Layout,
     norm1: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, w_o: Tensor,
     norm2: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor,
-    *, shape: Shape, kernel: Kernel,
-) -> Tensor:  # fmt: skip
-    """One decoder layer on x [tokens, hidden_size]."""
-    heads, kv_heads, width, epsilon = shape.heads, shape.kv_heads, shape.width, shape.epsilon
-    qkv = _product(_norm(x, norm1, epsilon), torch.cat([w_q, w_k, w_v]))
-    query, key, value = qkv.view(len(x), heads + 2 * kv_heads, width).split([heads, kv_heads, kv_heads], 1)
-    if q_norm is not None and k_norm is not None:
-        query, key = _norm(query, q_norm, epsilon), _norm(key, k_norm, epsilon)
-    query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-    mixed = attend(query, key, value.contiguous(), layout, kernel, width**-0.5)
-    x = x + _product(mixed.reshape(len(x), -1), w_o)
-    gate, up = _product(_norm(x, norm2, epsilon), torch.cat([w_gate, w_up])).chunk(2, -1)
-    return x + _product(silu(gate) * up, w_down)
+    *, shape: Heads, kernel: Kernel, norms: Norms,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One decoder layer on x + delta [tokens, hidden_size]."""
+    x, qkv = norm_product(x, delta, norm1, torch.cat([w_q, w_k, w_v]), shape.epsilon, norms)
+    query, key, value = rotated_heads(qkv, q_norm, k_norm, cos, sin, shape, norms)
+    mixed = attend(query, key, value, layout, kernel, shape.width**-0.5)
+    delta = _product(mixed.reshape(len(x), -1), w_o)
+    x, both = norm_product(x, delta, norm2, torch.cat([w_gate, w_up]), shape.epsilon, norms)
+    gate, up = both.chunk(2, -1)
+    return x, _product(silu(gate) * up, w_down)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight.to(x.dtype).T
 
 
-def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Root mean square norm over the last dimension, in float32."""
-    values = x.float()
-    return (values * torch.rsqrt(values.square().mean(-1, keepdim=True) + epsilon) * weight).to(x.dtype)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on x [tokens, heads, width]; a pair is one number of each half, as in Hugging Face models."""
-    first, second = x.float().chunk(2, -1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+def _add_norm(x: Tensor, delta: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    return rms_norm(x + delta, weight, epsilon)
 
 
 _COSTLY = [
@@ -148,7 +138,7 @@ _COSTLY = [
 ]
 
 
-def _again(run: Any, recompute: Recompute, *arguments: Any) -> Tensor:
+def _again(run: Any, recompute: Recompute, *arguments: Any) -> tuple[Tensor, Tensor]:
     """The layer, with activations that are computed again on the way back."""
     keep = partial(create_selective_checkpoint_contexts, _COSTLY) if recompute == "attention" else None
     context: dict[str, Any] = {} if keep is None else {"context_fn": keep}

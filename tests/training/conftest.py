@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from data_curation.artifact import Artifact, Part
 from data_curation.files import File
 from data_curation.place import Place, Resources
+
+if not Path("/dev/nvidiactl").exists():  # asked before torch or Triton are imported, which read this once
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # numpy runs Triton's kernels, one program after the other
 
 TEMPLATE = (
     "{%- for message in messages -%}"
