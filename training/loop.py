@@ -156,9 +156,9 @@ def _prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     ranks = parallel.connect(device)
     tokenizer = AutoTokenizer.from_pretrained(inputs.tokenizer)
     if inputs.model is None:
-        model = models.build(run.model, tokenizer, run.phase.rope_theta, run.phase.seq_len, run.seed)
+        model = models.build(run.model, tokenizer, run.rope, run.phase.seq_len, run.seed)
     else:
-        model = models.load(inputs.model, run.phase.rope_theta, run.phase.seq_len)
+        model = models.load(inputs.model, run.rope, run.phase.seq_len)
     model = model.to(device).train()
     decoder = _decoder(run, model, device)
     parallel.shard(decoder, ranks, device)

@@ -22,10 +22,11 @@ from transformers import (
 
 from data_curation.place import Place
 from data_curation.settings import InputError
+from training.loss import CHUNK
 from training.trainers import device_of
 
 if TYPE_CHECKING:
-    from training.architecture import ModelConfig
+    from training.architecture import ModelConfig, Rope
 
 FAMILIES = {"llama": LlamaConfig, "qwen3": Qwen3Config}
 PACKED = "tokenmill_packed"
@@ -70,7 +71,7 @@ def settle(place: Place) -> torch.device:
     return device
 
 
-def build(model: "ModelConfig", tokenizer: Any, rope_theta: float, max_positions: int, seed: int) -> Any:
+def build(model: "ModelConfig", tokenizer: Any, rope: "Rope", max_positions: int, seed: int) -> Any:
     """A new model with float32 weights that follow from the seed."""
     config = FAMILIES[model.family](
         vocab_size=len(tokenizer),
@@ -83,7 +84,7 @@ def build(model: "ModelConfig", tokenizer: Any, rope_theta: float, max_positions
         tie_word_embeddings=model.tie_embeddings,
         initializer_range=model.initializer_range,
         max_position_embeddings=max_positions,
-        rope_parameters=_rope(rope_theta),
+        rope_parameters=rope.parameters(),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -93,11 +94,11 @@ def build(model: "ModelConfig", tokenizer: Any, rope_theta: float, max_positions
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=PACKED)
 
 
-def load(folder: Path, rope_theta: float | None = None, max_positions: int | None = None) -> Any:
+def load(folder: Path, rope: "Rope | None" = None, max_positions: int | None = None) -> Any:
     """A model from a Hugging Face folder, float32, with other rotary positions where they are given."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=PACKED)
-    if rope_theta is not None and max_positions is not None:
-        model.config.rope_parameters = _rope(rope_theta)
+    if rope is not None and max_positions is not None:
+        model.config.rope_parameters = rope.parameters()
         model.config.max_position_embeddings = max_positions
         # The frequencies are computed once, from the config that the module was made with.
         model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
@@ -118,8 +119,12 @@ def save(model: PreTrainedModel, tokenizer: Any, tokenizer_folder: Path, out: Pa
 def token_losses(model: Any, tokens: Tensor, labels: Tensor, positions: Tensor, packing: Packing) -> Tensor:
     """Cross entropy of every token in nats, float32 [rows, seq_len], 0 where the label is -100."""
     hidden = model.model(input_ids=tokens, position_ids=positions, use_cache=False, packing=packing).last_hidden_state
-    logits = model.lm_head(hidden).flatten(0, 1).float()
-    return cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none").view(labels.shape)
+    # Of 128k tokens all logits at once would take 17 GB.
+    losses = [
+        cross_entropy(model.lm_head(some).float(), label, ignore_index=IGNORED, reduction="none")
+        for some, label in zip(hidden.flatten(0, 1).split(CHUNK), labels.flatten().split(CHUNK), strict=True)
+    ]
+    return torch.cat(losses).view(labels.shape)
 
 
 def bytes_of_tokens(tokenizer_folder: Path) -> np.ndarray:
@@ -164,10 +169,6 @@ def _attend(
 
 def _no_mask(*_: Any, **__: Any) -> None:
     """The mask of packed attention is in its packing."""
-
-
-def _rope(theta: float) -> dict[str, Any]:
-    return {"rope_type": "default", "rope_theta": theta}
 
 
 def _pairs(first: np.ndarray, end: int) -> zip:  # type: ignore[type-arg]

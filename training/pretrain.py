@@ -1,47 +1,18 @@
 """Pretraining, one stage per sequence length: each phase goes on from the last one's model and optimizer."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.files import is_local
 from data_curation.place import Place
 from data_curation.settings import Settings, StageError, outside_identity
-from training.architecture import ModelConfig
+from training.architecture import ModelConfig, Rope
 from training.mixing import MixConfig
-from training.schedule import ScheduleConfig, Shape, Span
-
-
-def _whole(value: Any) -> Any:
-    # YAML reads 2e6 as text and 2.0e+6 as a float; both mean two million here.
-    try:
-        return int(float(value)) if isinstance(value, (str, float)) and float(value).is_integer() else value
-    except ValueError:
-        return value
-
-
-Tokens = Annotated[int, BeforeValidator(_whole)]
-
-
-class Phase(Settings):
-    """One phase of length-progressive training."""
-
-    seq_len: Tokens
-    """Tokens per sequence in this phase; lengths grow from phase to phase."""
-    tokens: Tokens
-    """Tokens to train on in this phase; whole steps are made of them. The first phase needs more than half of all."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary positions; larger for longer sequences (Xiong et al. 2023)."""
-    learning_rate: float
-    """Peak of this phase."""
-    warmup_steps: int = 0
-    """Steps of linear warm-up at the phase's beginning; with `span: run` only the first phase's counts."""
-    shape: Shape | None = None
-    """Shape of this phase's learning rate; none takes `schedule.shape`. Not with `span: run`."""
-    mix: MixConfig = MixConfig()
-    """Which documents this phase reads: weights by source, more of the long ones."""
+from training.phases import PHASES, Phase, Tokens, by_size, check_phase, rope_of
+from training.schedule import ScheduleConfig, Span
 
 
 class Shared(Settings):
@@ -49,8 +20,8 @@ class Shared(Settings):
 
     model: ModelConfig = ModelConfig()
     """The architecture."""
-    tokens_per_step: Tokens = 524_288
-    """Global batch in tokens, constant over the phases: longer sequences mean fewer of them."""
+    tokens_per_step: Tokens = None  # type: ignore[assignment]  # PretrainConfig puts a number in its place
+    """Global batch in tokens, the same in all phases; none: .292 FLOPs^.3271 of the first one (DeepSeek LLM)."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` gives matrices orthogonal updates and everything else AdamW, at the same learning rates."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -65,6 +36,8 @@ class Shared(Settings):
     """Weight of the squared log of the softmax's divisor in the loss; 1e-4 keeps logits small (PaLM, section 5)."""
     attention: Literal["auto", "flash4", "flex", "flash2", "sdpa"] = outside_identity("auto")
     """Kernel on a GPU, for comparisons: all have one result; `auto` takes flash4 where it is installed, else flex."""
+    fusion: Literal["compiled", "triton", "quack"] = outside_identity("compiled")
+    """What a GPU does between products, one result: torch.compile's kernels, ours around norms, quack's SwiGLU too."""
     recompute: Literal["auto", "none", "attention", "full"] = outside_identity("auto")
     """What the backward pass computes again: nothing, all but attention, all; `auto`: nothing up to 32k tokens."""
     seed: int = 0
@@ -80,6 +53,8 @@ class PhaseRun(Shared):
     """The phase's own entry."""
     schedule: Span
     """The learning rate's shape and steps."""
+    rope: Rope
+    """Its rotary positions."""
     lengths: list[tuple[int, int]]
     """(seq_len, steps) of the phases up to this one, which say where in the data this one goes on."""
     mixes: list[MixConfig]
@@ -102,32 +77,29 @@ class PhaseRun(Shared):
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step of this phase (from 0)."""
+        assert self.phase.learning_rate is not None  # PretrainConfig has put a number there
         return self.phase.learning_rate * self.schedule.factor(step)
 
 
 class PretrainConfig(Shared):
     """Length-progressive pretraining: one stage per phase."""
 
-    phases: list[Phase] = [
-        Phase(seq_len=2048, tokens=8_000_000_000, rope_theta=5e4, learning_rate=1e-3, warmup_steps=1000),
-        Phase(seq_len=8192, tokens=600_000_000, rope_theta=5e5, learning_rate=5e-4, shape="linear"),
-        Phase(seq_len=32768, tokens=200_000_000, rope_theta=2e6, learning_rate=5e-5, shape="linear"),
-    ]
-    """The phases in order; 91% of the tokens in the first, as in current practice (SmolLM3, OLMo 3)."""
+    phases: list[Phase] = PHASES
+    """The phases in order; more than half of the tokens in the first, in current practice nine tenths and more."""
     schedule: ScheduleConfig = ScheduleConfig()
     """The learning rate between warm-up and end."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_size(cls, data: Any) -> Any:
+        return by_size(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.phases:
             raise ValueError("pretrain.phases is empty: give one {seq_len, tokens, learning_rate} or more")
-        for index, phase in enumerate(self.phases):
-            _check_phase(self, f"pretrain.phases[{index}]", phase)
-            if index and phase.seq_len <= self.phases[index - 1].seq_len:
-                raise ValueError(
-                    f"pretrain.phases[{index}].seq_len is {phase.seq_len}, phases[{index - 1}] has "
-                    f"{self.phases[index - 1].seq_len}: lengths must grow, order the phases by seq_len"
-                )
+        for index in range(len(self.phases)):
+            check_phase(self.phases, index, self.tokens_per_step, self.schedule)
         share = self.phases[0].tokens / sum(phase.tokens for phase in self.phases)
         if share <= 0.5:
             raise ValueError(
@@ -156,7 +128,8 @@ class PretrainConfig(Shared):
         )
         shared = {name: getattr(self, name) for name in Shared.model_fields}
         mixes = [phase.mix for phase in self.phases[: index + 1]]
-        return PhaseRun(**shared, phase=phase, schedule=span, lengths=lengths[: index + 1], mixes=mixes)
+        rope = rope_of(self.phases, index)
+        return PhaseRun(**shared, phase=phase, schedule=span, rope=rope, lengths=lengths[: index + 1], mixes=mixes)
 
 
 def pretrain(
@@ -186,25 +159,3 @@ def _shards(shards: Artifact, place: Place) -> str:
         return str(shards.folder("shards", place.scratch))
     shards.read_json("shards", "index.json")
     return shards.uri("shards")
-
-
-def _check_phase(config: PretrainConfig, path: str, phase: Phase) -> None:
-    """Errors that one phase alone can have."""
-    for name in ("seq_len", "tokens", "rope_theta", "learning_rate"):
-        if getattr(phase, name) <= 0:
-            raise ValueError(f"{path}.{name} is {getattr(phase, name)}: give a number above 0")
-    if config.tokens_per_step % phase.seq_len:
-        raise ValueError(
-            f"{path}.seq_len ({phase.seq_len}) must divide pretrain.tokens_per_step ({config.tokens_per_step}): "
-            "every step holds whole sequences"
-        )
-    steps = phase.tokens // config.tokens_per_step
-    if steps < 1:
-        raise ValueError(
-            f"{path}.tokens is {phase.tokens}, less than one step of pretrain.tokens_per_step "
-            f"({config.tokens_per_step}): raise it or make the steps smaller"
-        )
-    if not 0 <= phase.warmup_steps < steps and config.schedule.span == "phase":
-        raise ValueError(f"{path}.warmup_steps is {phase.warmup_steps} of {steps} steps: give fewer")
-    if phase.shape is not None and config.schedule.span == "run":
-        raise ValueError(f"{path}.shape is {phase.shape}, but pretrain.schedule.span is run: drop one of them")

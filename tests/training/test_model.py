@@ -10,10 +10,13 @@ import torch
 from data_curation.files import sha256_file
 from data_curation.settings import InputError
 from training import model as models
-from training.architecture import ModelConfig
+from training.architecture import ModelConfig, Rope
+from training.attention import layout_of
+from training.decoder import Decoder
 from training.model import Packing
 
 CPU = torch.device("cpu")
+PLAIN = Rope(theta=10_000.0)
 DOCUMENTS = np.array([[0, 0, 0, 0, 0, 1, 1, 1], [0] * 8, [0, 1, 1, 1, 2, 2, -1, -1]])
 
 
@@ -48,7 +51,7 @@ def test_packing_finds_every_piece() -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_packed_documents_are_as_if_alone(family: str, tokenizer: Any) -> None:
     """Every piece has the losses that transformers' own attention gives it in a batch of its own."""
-    model = models.build(small(family), tokenizer, 10_000.0, 8, seed=1).eval()
+    model = models.build(small(family), tokenizer, PLAIN, 8, seed=1).eval()
     packing = Packing.of(DOCUMENTS, CPU)
     packed = losses(model, packing)
     tokens = torch.arange(24).view(3, 8) * 7 % 200 + 20
@@ -62,7 +65,7 @@ def test_packed_documents_are_as_if_alone(family: str, tokenizer: Any) -> None:
 
 def test_the_mask_of_a_gpu_gives_the_losses_of_the_pieces(tokenizer: Any) -> None:
     """Both forms of packing are one function, gradients included."""
-    model = models.build(small("llama"), tokenizer, 10_000.0, 8, seed=1)
+    model = models.build(small("llama"), tokenizer, PLAIN, 8, seed=1)
     by_piece = Packing.of(DOCUMENTS, CPU)
     mask = models.mask_of(DOCUMENTS, CPU)
     found = []
@@ -76,7 +79,7 @@ def test_the_mask_of_a_gpu_gives_the_losses_of_the_pieces(tokenizer: Any) -> Non
 
 def test_attention_without_packing_is_refused(tokenizer: Any) -> None:
     """A padded batch would be read wrongly, so a forward pass without packing is an error."""
-    model = models.build(small("llama"), tokenizer, 10_000.0, 8, seed=1)
+    model = models.build(small("llama"), tokenizer, PLAIN, 8, seed=1)
     with pytest.raises(ValueError, match="needs packing="):
         model(input_ids=torch.ones(1, 4, dtype=torch.long))
 
@@ -85,7 +88,7 @@ def test_weights_follow_from_the_seed(tokenizer: Any) -> None:
     """Equal seeds give equal weights and leave the caller's random numbers alone; another seed gives others."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, same, other = (models.build(small("qwen3"), tokenizer, 1e4, 8, seed).state_dict() for seed in (3, 3, 4))
+    first, same, other = (models.build(small("qwen3"), tokenizer, PLAIN, 8, seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
@@ -97,7 +100,7 @@ def test_a_saved_folder_is_plain_and_its_bytes_follow_from_the_weights(
     """Saved twice the files are equal; transformers loads them with no trace of our attention."""
     from transformers import AutoModelForCausalLM
 
-    model = models.build(small("qwen3"), tokenizer, 10_000.0, 8, seed=1)
+    model = models.build(small("qwen3"), tokenizer, PLAIN, 8, seed=1)
     for name in ("one", "two"):
         models.save(model, tokenizer, chat_tokenizer, tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -106,11 +109,35 @@ def test_a_saved_folder_is_plain_and_its_bytes_follow_from_the_weights(
     ]
     assert models.PACKED not in (tmp_path / "one" / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "one").config._attn_implementation == "sdpa"
-    loaded = models.load(tmp_path / "one", rope_theta=50_000.0, max_positions=16)
-    expected = models.build(small("qwen3"), tokenizer, 50_000.0, 16, seed=1)
+    loaded = models.load(tmp_path / "one", Rope(theta=50_000.0), max_positions=16)
+    expected = models.build(small("qwen3"), tokenizer, Rope(theta=50_000.0), 16, seed=1)
     assert torch.equal(loaded.model.rotary_emb.inv_freq, expected.model.rotary_emb.inv_freq)
     packing = Packing.of(DOCUMENTS, CPU)
     assert torch.equal(losses(loaded.eval(), packing), losses(expected.eval(), packing))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_stretched_positions_are_those_that_transformers_reads_from_the_folder(
+    family: str, tokenizer: Any, chat_tokenizer: Path, tmp_path: Path
+) -> None:
+    """A model with YaRN, saved: our logits are transformers' at four times the original length, not those without."""
+    from transformers import AutoModelForCausalLM
+
+    strong = small(family).model_copy(update={"initializer_range": 0.3})
+    folders = [tmp_path / "plain", tmp_path / "stretched"]
+    models.save(models.build(strong, tokenizer, PLAIN, 16, seed=1), tokenizer, chat_tokenizer, folders[0])
+    stretched = models.load(folders[0], Rope(theta=10_000.0, factor=4.0, original=16), max_positions=64)
+    models.save(stretched, tokenizer, chat_tokenizer, folders[1])
+    theirs = [AutoModelForCausalLM.from_pretrained(folder) for folder in folders]
+    assert [model.config.rope_parameters["rope_type"] for model in theirs] == ["default", "yarn"]
+    tokens = torch.arange(64)[None] * 7 % 200 + 20
+    layout = layout_of(np.zeros((1, 64), dtype=np.int64), CPU, "sdpa")
+    decoder = Decoder(stretched, torch.float32, "sdpa", compile=False)
+    with torch.no_grad():
+        ours = decoder.hidden(tokens, torch.arange(64)[None], layout) @ stretched.lm_head.weight.T
+        plain, yarn = (model(input_ids=tokens).logits[0] for model in theirs)
+    torch.testing.assert_close(ours, yarn, atol=1e-3, rtol=1e-3)
+    assert (plain - yarn)[16:].norm() > 0.1 * yarn[16:].norm()
 
 
 def test_bytes_of_tokens_are_those_of_their_text(tokenizer: Any, chat_tokenizer: Path) -> None:

@@ -6,7 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from tests.training.phases import config
-from training.pretrain import Phase
+from training.architecture import ModelConfig, Rope
+from training.pretrain import Phase, PretrainConfig
+
+LONG = Phase(seq_len=64, tokens=512, learning_rate=1, yarn_factor=2)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,11 @@ from training.pretrain import Phase
             {"phases": [Phase(seq_len=32, tokens=512, learning_rate=1, warmup_steps=2)]},
             r"pretrain.phases\[0\].warmup_steps is 2 of 2 steps",
         ),
+        ({"phases": [LONG]}, r"pretrain.phases\[0\].yarn_factor is 2, but no phase before it has plain positions"),
+        (
+            {"phases": [Phase(seq_len=16, tokens=2560, learning_rate=1), LONG]},
+            r"phases\[1\].yarn_factor is 2, but its seq_len \(64\) is 4 times the 16 of the last .* give 4",
+        ),
     ],
 )
 def test_wrong_phases_are_refused_with_path_value_and_remedy(given: dict[str, Any], message: str) -> None:
@@ -68,3 +76,36 @@ def test_a_phase_does_not_depend_on_later_ones_unless_the_schedule_spans_the_run
             for tokens in (256, 512)
         ]
         assert (runs[0].identity() == runs[1].identity()) is same
+
+
+def test_positions_that_a_phase_does_not_say_are_those_before() -> None:
+    """Theta is carried on; YaRN counts from the last length without it, in every later phase."""
+    lengths = [(32, {"rope_theta": 2e4}), (64, {}), (128, {"yarn_factor": 2}), (256, {"yarn_factor": 4})]
+    phases = [Phase(seq_len=n, tokens=2**12 >> i, learning_rate=1, **more) for i, (n, more) in enumerate(lengths)]
+    chosen = config(phases=phases)
+    assert [chosen.run_of(index).rope for index in range(4)] == [
+        Rope(theta=2e4), Rope(theta=2e4), Rope(theta=2e4, factor=2, original=64), Rope(theta=2e4, factor=4, original=64)
+    ]  # fmt: skip
+    assert config(phases=[Phase(seq_len=32, tokens=512, learning_rate=1)]).run_of(0).rope == Rope(theta=10_000.0)
+
+
+def test_batch_and_learning_rate_follow_from_the_size() -> None:
+    """By hand from DeepSeek LLM's rule for 1e19 FLOPs; later phases go on where the one before ended."""
+    tokens = int(1e19 / ModelConfig(depth=20).flops_per_token(2048, 0))
+    phases = [{"seq_len": 2048, "tokens": tokens, "shape": "linear"}, {"seq_len": 4096, "tokens": 10**9}]
+    chosen = PretrainConfig.model_validate({"model": {"depth": 20}, "phases": phases})
+    # .292 e19^.3271 = 479,000, nearest to 2^19; .3118 e19^-.125 = .001315
+    assert chosen.tokens_per_step == 2**19
+    assert [phase.learning_rate for phase in chosen.phases] == [0.0013, 0.00013]
+    assert PretrainConfig.model_validate(chosen.model_dump()) == chosen
+    spanned = PretrainConfig.model_validate({**chosen.model_dump(), "phases": [{"seq_len": 512, "tokens": 10**9}]})
+    assert spanned.tokens_per_step == 2**19 and spanned.phases[0].learning_rate != 0.0013
+
+
+def test_what_follows_from_the_size_does_not_depend_on_later_phases() -> None:
+    """A later phase's tokens leave the first one's identity alone."""
+    runs = [
+        PretrainConfig(phases=[Phase(seq_len=512, tokens=10**9), Phase(seq_len=1024, tokens=later)]).run_of(0)
+        for later in (10**7, 10**8)
+    ]
+    assert runs[0].identity() == runs[1].identity()
