@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig
 from flows.start import DONE, prepare
-from flows.terminal import count, print_table, seconds_of
+from flows.terminal import count, duration, megabytes, print_table
 
 if TYPE_CHECKING:
+    from tasks.estimate import Calibration
     from tasks.run import Run
 
 
@@ -17,34 +18,51 @@ def show_plan(config: PipelineConfig, asked: argparse.Namespace) -> int:
     """Look everything up, calibrate if asked, print; nothing is run and no server is needed."""
     prepare(config)
     from flows.run import Asked, plan
+    from tasks.estimate import Calibration
     from tasks.plan import public, total
 
-    speeds = _probe(config) if asked.probe else {}
-    planned = plan(asked.preset, config, Asked(asked.refresh, asked.remake, asked.accept, asked.until), speeds)
+    asked_for = Asked(asked.refresh, asked.remake, asked.accept, asked.until)
+    planned = plan(asked.preset, config, asked_for)
+    calibration = _probe(config, planned) if asked.probe else Calibration()
+    if asked.probe:
+        planned = plan(asked.preset, config, asked_for, calibration)
     entries = [public(record, config.run.usd_per_hour) for record in planned.stages]
     whole = total(entries)
     if asked.json:
         budget = None if planned.budget is None else asdict(planned.budget)
-        print(json.dumps({"stages": entries, "total": whole, "budget": budget, "probe": speeds}))
+        found = {"stages": entries, "total": whole, "budget": budget, "missing": planned.missing}
+        print(json.dumps(found | {"probe": asdict(calibration)}))
         return DONE
-    rows = [
-        [entry["name"], entry["state"], seconds_of(entry), count(entry.get("tokens")), entry["why"]]
-        for entry in entries
-    ]
-    print_table(["stage", "state", "seconds", "tokens", "why"], rows)
+    print_table(["stage", "state", "time", "disk", "tokens", "FLOPs", "why"], [_row(entry) for entry in entries])
     _print_budget(planned)
     print(_words(whole, config.run.usd_per_hour))
-    for entry in entries:
-        for warning in entry["warnings"]:
-            print(f"warning: {warning}")
+    for warning in [*planned.missing, *(warning for entry in entries for warning in entry["warnings"])]:
+        print(f"warning: {warning}")
     return DONE
 
 
-def _probe(config: PipelineConfig) -> dict[str, float]:
-    from tasks.probe import probe
+def _row(entry: dict[str, Any]) -> list[str]:
+    flops = entry.get("flops")
+    return [
+        entry["name"],
+        entry["state"],
+        duration(entry.get("seconds"), entry.get("seconds_from", "last run") in ("last run", "probe")),
+        megabytes(entry.get("bytes")),
+        count(entry.get("tokens")),
+        f"{flops:.2g}" if flops else "",
+        entry["why"],
+    ]
 
-    resources = config.run.stages.get("pretrain", config.run.resources)
-    return probe(config.pretrain, config.tokenizer.vocab_size, resources)
+
+def _probe(config: PipelineConfig, planned: "Run") -> "Calibration":
+    """Speeds of pretraining, and rates of curation if the sources are here."""
+    from tasks.estimate import Calibration
+    from tasks.probe import probe
+    from tasks.probe_curation import probe_curation
+
+    listed = planned.listed.get("sources-web")
+    curation = probe_curation(planned.config, listed) if listed else {}
+    return Calibration(probe(config.pretrain, config.tokenizer.vocab_size, planned.resources("pretrain")), curation)
 
 
 def _print_budget(planned: "Run") -> None:
@@ -64,14 +82,13 @@ def _print_budget(planned: "Run") -> None:
 
 def _words(whole: dict[str, Any], usd_per_hour: float) -> str:
     """The whole road in a line."""
-    parts = [f"{whole['flops']:.3g} FLOPs of pretraining"] if whole["flops"] else []
-    parts += [f"{whole['gpu_hours']:,.1f} GPU-hours of it"] if whole["gpu_hours"] else []
     unknown = whole["unknown"]
-    parts += [f"{whole['hours']:,.2f} h of this machine"] if whole["hours"] or not unknown else []
+    parts = [f"{whole['flops']:.3g} FLOPs"] if whole["flops"] else []
+    parts += [f"{whole['gpu_hours']:,.1f} GPU-hours"] if whole["gpu_hours"] else []
+    parts += [f"{duration(3600 * whole['hours'])} of this machine"] if whole["hours"] or not unknown else []
     parts += [f"{whole['usd']:,.2f} USD at {usd_per_hour:g} an hour"] if usd_per_hour and whole["usd"] else []
-    parts += [f"{whole['bytes'] / 1e9:,.1f} GB of disk"]
+    parts += [f"{megabytes(whole['bytes'])} of disk"]
     line = f"all that would run: {', '.join(parts)}"
     if unknown:
-        line += f"; hours of {len(unknown)} stages are unknown, as they were never made here"
-        line += " (--probe measures pretraining)" if any(name.startswith("pretrain") for name in unknown) else ""
+        line += f"; of {', '.join(unknown)} nothing is known, as their sources are not here yet"
     return line

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,8 @@ from data_curation.files import is_local, local_path
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import WORDS, PipelineConfig, load, presets
 from flows.pipeline import road
-from tasks.plan import estimate, public, with_budget
+from tasks.estimate import Calibration
+from tasks.plan import disk, estimate, public, with_budget
 from tasks.report import export_folder, publish_report
 from tasks.run import Run, running
 from tasks.show import say, show_run
@@ -78,6 +79,8 @@ def stage(stage: StageName, preset: Preset = "demo", set: Sets = []) -> dict[str
 def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     config = load(preset, sets)
     planned = plan(preset, config, asked)
+    if planned.missing:
+        raise ConfigError(planned.missing[0])
     _check_store(config, planned)
     run = _new_run("make", preset, config, asked)
     run.last = planned.stages[-1].name
@@ -104,8 +107,8 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     return _end(run, "completed", "")
 
 
-def plan(preset: str, config: PipelineConfig, asked: Asked, speeds: Mapping[str, float] = {}) -> Run:
-    """Look every stage up without running anything: the same road, in plan mode; `speeds` as of a probe."""
+def plan(preset: str, config: PipelineConfig, asked: Asked, calibration: Calibration | None = None) -> Run:
+    """Look every stage up without running anything: the same road, in plan mode; `calibration` as of a probe."""
     run = _new_run("plan", preset, config, asked)
     with running(run):
         road(config)
@@ -115,7 +118,7 @@ def plan(preset: str, config: PipelineConfig, asked: Asked, speeds: Mapping[str,
         del run.stages[last + 1 :]
     for option in ("refresh", "remake", "accept"):
         _check_names(option, getattr(asked, option), run)
-    run.budget = with_budget(run, config.pretrain, config.tokenizer.vocab_size, speeds)
+    run.budget = with_budget(run, config.pretrain, config.tokenizer.vocab_size, calibration or Calibration())
     return run
 
 
@@ -154,7 +157,7 @@ def _check_store(config: PipelineConfig, planned: Run) -> None:
             raise ConfigError(f"run.{name}: cannot write to {folder} ({error.strerror}): choose another") from error
     if not is_local(planned.store.root):
         return
-    need = sum(estimate(record).get("bytes", 0) for record in planned.stages if record.state != "cached")
+    need = disk([estimate(record) for record in planned.stages if record.state != "cached"])
     free = shutil.disk_usage(local_path(planned.store.root)).free
     keep = config.run.free_gigabytes * 1e9
     if need + keep > free:

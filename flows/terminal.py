@@ -21,9 +21,24 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False).print(table)
 
 
-def seconds_of(entry: dict[str, Any]) -> str:
-    """What a planned stage took when it was last made."""
-    return f"{entry['seconds']:.0f}" if "seconds" in entry else ""
+def duration(seconds: float | None, sure: bool = True) -> str:
+    """Seconds, minutes, hours or days, with a tilde where they are estimated by rates from elsewhere."""
+    if seconds is None:
+        return ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{'' if sure else '~'}{seconds / size:,.1f} {unit}"
+    return f"{'' if sure else '~'}{seconds:.0f} s"
+
+
+def megabytes(size: float | None) -> str:
+    """Bytes as MB, GB or TB."""
+    if size is None:
+        return ""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9)):
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size / 1e6:,.1f} MB"
 
 
 def count(number: int | None) -> str:

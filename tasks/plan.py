@@ -7,39 +7,50 @@ from data_curation.files import join
 from data_curation.place import Resources
 from data_curation.settings import InputError
 from data_curation.shard_index import Index, read_index
+from tasks import rates
 from tasks.artifact import Manifest
 from tasks.budget import Budget, budget
+from tasks.estimate import Calibration, Estimate, on_gpu
 from tasks.run import Run, StageRecord
+from training.mixing import MANY_EPOCHS
 from training.pretrain import PretrainConfig
 
-# Bytes written per stage where it was never made here: a demo's worth, so that a tiny disk is refused early.
-FIRST_TIME_BYTES = 50_000_000
-PARAMETER_BYTES = 12  # weight and two moments in float32
-COPIES = 3  # two checkpoints while the third is written, or the published model and state
-H100_FLOPS, UTILISATION = 989.4e12, 0.4  # bfloat16 without sparsity; what packed documents reach at 438M parameters
+PARAMETER_BYTES = 12  # weight and two moments in float32: what a phase publishes
+CHECKPOINTS = 2  # beside that, while it trains
 
 
-def with_budget(run: Run, config: PretrainConfig, vocabulary: int, speeds: Mapping[str, float]) -> Budget:
-    """Attach tokens, FLOPs, seconds and bytes to the planned phases, and the warnings of the budget.
-
-    `speeds` are tokens a second by phase, as a probe has measured them; without it those of the last run count.
-    """
+def with_budget(run: Run, config: PretrainConfig, vocabulary: int, calibration: Calibration) -> Budget:
+    """Attach tokens, FLOPs, seconds and bytes to all planned stages, and the warnings of the budget."""
     index = shard_index(run.stages)
-    made = budget(config, index.vocabulary if index else vocabulary, index.lengths if index else None)
+    vocabulary = index.vocabulary if index else vocabulary
+    made = budget(config, vocabulary, index.lengths if index else None)
     phases = {phase.name: phase for phase in made.phases}
+    achieved: float | None = None
     for record in run.stages:
         phase = phases.get(record.name)
         if phase is not None:
             resources = run.resources(record.stage)
-            speed, whence = _speed(record, speeds, resources, phase.flops / phase.tokens)
+            cost = phase.flops / phase.tokens
+            speed, whence = _speed(record, calibration, resources, cost)
             record.figures |= {"tokens": phase.tokens, "flops": phase.flops}
-            record.figures["bytes"] = int(COPIES * PARAMETER_BYTES * made.parameters)
-            if speed:
-                seconds = phase.tokens / speed
-                record.figures |= {"seconds": seconds, "seconds_from": whence}
-                if resources.device == "cuda" or _ran_on_gpu(record):
-                    record.figures["gpu_hours"] = seconds / 3600 * resources.ranks
+            record.figures["bytes"] = int(PARAMETER_BYTES * made.parameters)
+            record.figures["work_bytes"] = CHECKPOINTS * record.figures["bytes"]
+            seconds = rates.START + phase.tokens / speed
+            record.figures |= {"seconds": round(seconds, 1), "seconds_from": whence}
+            if on_gpu(resources) or _ran_on_gpu(record):
+                record.figures["gpu_hours"] = seconds / 3600 * resources.ranks
+            if whence in ("probe", "last run"):
+                achieved = achieved or speed * cost / resources.ranks
             record.warnings += phase.warnings
+    expected = Estimate(run, config.model, vocabulary, calibration, achieved)
+    expected.road()
+    if index is None and expected.tokens and made.tokens > MANY_EPOCHS * expected.tokens:
+        made.phases[-1].warnings.append(
+            f"{made.phases[-1].name}: the phases ask for {made.tokens:,} tokens, about {expected.tokens:,.0f} unique "
+            f"ones are expected of these sources; beyond {MANY_EPOCHS:g} epochs repeats teach little (Muennighoff et "
+            "al. 2023): give more documents or fewer tokens"
+        )
+        next(record for record in run.stages if record.name == made.phases[-1].name).warnings = made.phases[-1].warnings
     return made
 
 
@@ -54,17 +65,18 @@ def shard_index(records: Sequence[StageRecord]) -> Index | None:
         return None  # damaged or dropped: the plan says so elsewhere
 
 
-def _speed(record: StageRecord, speeds: Mapping[str, float], resources: Resources, flops: float) -> tuple[float, str]:
+def _speed(record: StageRecord, calibration: Calibration, resources: Resources, flops: float) -> tuple[float, str]:
     """Tokens a second of a phase, and where the number is from."""
-    if record.name in speeds:
-        return speeds[record.name], "probe"
+    if record.name in calibration.speeds:
+        return calibration.speeds[record.name], "probe"
     measured = record.manifest.counts.metrics.get("tokens_per_second") if record.manifest else None
     if measured:
         return float(measured["value"]), "last run"
-    if resources.device == "cuda":
-        whence = f"assumed: {UTILISATION:.0%} of an H100's {H100_FLOPS:.3g} FLOP/s, times {resources.ranks}"
-        return H100_FLOPS * UTILISATION * resources.ranks / flops, whence
-    return 0.0, ""
+    if on_gpu(resources):
+        whence = f"assumed: {rates.GPU_SHARE:.0%} of an H100's {rates.H100_FLOPS:.3g} FLOP/s, times {resources.ranks}"
+        return rates.H100_FLOPS * rates.GPU_SHARE * resources.ranks / flops, whence
+    whence = f"assumed: {rates.CPU_FLOPS:.3g} FLOP/s of a CPU thread, times {resources.threads}"
+    return rates.CPU_FLOPS * resources.threads * resources.ranks / flops, whence
 
 
 def _ran_on_gpu(record: StageRecord) -> bool:
@@ -72,10 +84,9 @@ def _ran_on_gpu(record: StageRecord) -> bool:
 
 
 def estimate(record: StageRecord) -> dict[str, Any]:
-    """Seconds and bytes of a stage: what it last took here, else a guess for bytes and nothing for seconds."""
-    if record.manifest is None:
-        return {"bytes": FIRST_TIME_BYTES} | record.figures
-    return {"bytes": record.manifest.size(), "seconds": record.manifest.seconds} | record.figures
+    """Seconds and bytes of a stage: as estimated for this run, else what it last took here."""
+    last = {} if record.manifest is None else {"bytes": record.manifest.size(), "seconds": record.manifest.seconds}
+    return last | record.figures
 
 
 def public(record: StageRecord, usd_per_hour: float) -> dict[str, Any]:
@@ -90,11 +101,22 @@ def public(record: StageRecord, usd_per_hour: float) -> dict[str, Any]:
 
 
 def total(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole road: sums over the stages that will run; `unknown` names those whose seconds nobody knows."""
+    """The whole road: sums over the stages that will run; `tokens` are those of pretraining, `bytes` what must be free.
+
+    `unknown` names the stages whose seconds nobody knows.
+    """
     ahead = [entry for entry in entries if entry["state"] != "cached"]
-    sums = {key: sum(entry.get(key, 0) for entry in ahead) for key in ("tokens", "flops", "gpu_hours", "bytes", "usd")}
+    sums = {key: sum(entry.get(key, 0) for entry in ahead) for key in ("flops", "gpu_hours", "usd")}
+    sums["tokens"] = sum(entry.get("tokens", 0) for entry in ahead if entry["stage"] == "pretrain")
     hours = sum(entry.get("seconds", 0) for entry in ahead) / 3600
-    return {**sums, "hours": hours, "unknown": [entry["name"] for entry in ahead if "seconds" not in entry]}
+    unknown = [entry["name"] for entry in ahead if "seconds" not in entry]
+    return {**sums, "bytes": disk(ahead), "hours": hours, "unknown": unknown}
+
+
+def disk(figures: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes that some stages need: all that they publish, and the most that one of them needs beside that meanwhile."""
+    kept = sum(one.get("bytes", 0) for one in figures)
+    return kept + max((one.get("work_bytes", 0) for one in figures), default=0)
 
 
 def against(
@@ -111,6 +133,5 @@ def against(
 def _actual(manifest: Manifest, usd_per_hour: float) -> dict[str, Any]:
     found: dict[str, Any] = {"seconds": manifest.seconds, "bytes": manifest.size()}
     found["usd"] = round(manifest.seconds / 3600 * usd_per_hour, 4)
-    if "tokens" in manifest.counts.taken:
-        found["tokens"] = manifest.counts.taken["tokens"]
-    return found
+    tokens = manifest.counts.taken.get("tokens", manifest.counts.made.get("tokens"))
+    return found if tokens is None else found | {"tokens": tokens}

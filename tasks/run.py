@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import psutil
 from pydantic import Field
 
+from data_curation.artifact import Artifact
 from data_curation.place import Resources
 from data_curation.settings import ConfigError, Settings
 from tasks.artifact import Manifest, commit
@@ -72,7 +73,7 @@ class StageRecord:
     manifest: Manifest | None = None
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-    """Plan only: tokens, FLOPs, seconds and bytes of a pretrain phase."""
+    """Plan only: tokens, FLOPs, seconds, GPU hours and bytes, as far as they are known."""
 
     def public(self) -> dict[str, Any]:
         """The stable fields of `run --json` and report.json."""
@@ -113,6 +114,10 @@ class Run:
     """Stage name -> what the plan expected of it (tokens, FLOPs, seconds, bytes), for those that were not cached."""
     budget: Any = None
     """In a plan: data against phases (tasks/budget.py)."""
+    listed: dict[str, list[Artifact]] = field(default_factory=dict)
+    """In a plan: the sources that are here, by the name of their listing."""
+    missing: list[str] = field(default_factory=list)
+    """In a plan: why a source cannot be listed; a run ends at it before it begins."""
     previous: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage name -> its entry in the newest run of this preset that has made or used it."""
 

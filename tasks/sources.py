@@ -10,6 +10,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from data_curation.artifact import Artifact
+from data_curation.files import is_local
+from data_curation.settings import ConfigError
 from data_curation.sources.source import Source
 from tasks.run import RUN, Planned, Run
 from tasks.show import say
@@ -25,9 +27,23 @@ def listed(name: str, sources: Sequence[Source]) -> Output | Sequence[Output]:
         return []
     run = RUN.get()
     if run.mode == "plan":
-        return _list_sources(run, sources, fetch=False) or Planned(name, changes=True)
+        return _planned(run, name, sources) or Planned(name, changes=True)
     listing_task: Task[..., Any] = task(name=name, task_run_name=name, **policy(run))(_sources_task)
     return listing_task(name, sources)
+
+
+def _planned(run: Run, name: str, sources: Sequence[Source]) -> list[Artifact] | None:
+    """The listings, if they can be had at once; what a run will need and cannot find is kept for its warnings."""
+    try:
+        found = _list_sources(run, sources, fetch=False)
+    except Exception as error:  # of a server, too, that is away or wants credentials
+        if not isinstance(error, ConfigError) and all(is_local(source.path or source.paths) for source in sources):
+            raise
+        words = str(error) if isinstance(error, ConfigError) else f"{name}: {type(error).__name__}: {error}"
+        run.missing.append(words)
+        return None
+    run.listed |= {name: found} if found else {}
+    return found
 
 
 def _sources_task(name: str, sources: Sequence[Source]) -> State[Any]:

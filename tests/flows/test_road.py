@@ -102,7 +102,7 @@ def test_second_run_changed_field_and_refresh(preset: Path, tmp_path: Path):
     _, planned, _ = tokenmill("plan", preset, "--set", "run.usd_per_hour=2")
     assert planned["budget"]["unique"] > 0 and planned["budget"]["phases"][1]["long_tokens"] > 0
     assert any("compute-optimal" in text for stage in planned["stages"] for text in stage["warnings"])
-    assert planned["total"]["flops"] == pytest.approx(sum(phase["flops"] for phase in planned["budget"]["phases"]))
+    assert planned["total"]["flops"] > sum(phase["flops"] for phase in planned["budget"]["phases"])
     report = json.loads((tmp_path / "export" / "report.json").read_text())
     duplicates = [row["documents"] for row in report["funnel"] if row["stage"] == "dedup"]
     assert sum(duplicates) == PAGES // 10
