@@ -41,8 +41,14 @@ class Resources(Settings):
     """Where models compute; `auto` takes a GPU if there is one."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of one forward pass; none lets the stage choose. Does not change the global batch."""
-    checkpoint_seconds: float = Field(default=30.0, ge=0)
-    """Seconds between two checkpoints of a training stage."""
+    checkpoint_seconds: float = Field(default=300.0, ge=0)
+    """Seconds between two checkpoints of a training stage: what a kill costs at most."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Steps between two checkpoints of pretraining, besides those that `checkpoint_seconds` asks for."""
+    grace_seconds: float = Field(default=120.0, ge=0)
+    """Seconds that a stage has to save its work when the run ends before it; then it is killed."""
+    stall_seconds: float = Field(default=900.0, gt=0)
+    """Seconds without a step after which pretraining counts as hung and is ended; the first step compiles."""
     log_seconds: float = Field(default=10.0, ge=0)
     """Seconds between two progress lines."""
     cache_gigabytes: float = 100.0

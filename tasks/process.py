@@ -30,7 +30,7 @@ from tasks.secrets import clean
 log = logging.getLogger("tokenmill")
 
 ERRORS = {"ConfigError": ConfigError, "InputError": InputError, "StageError": StageError}
-GRACE_SECONDS = 10.0
+PIPE_SECONDS = 10.0  # for the last words of a child that is gone
 TAIL_LINES = 20
 
 
@@ -83,9 +83,9 @@ def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome
         try:
             peak = _wait(child, work, started)
         finally:
-            _end(child)
+            _end(child, work.resources.grace_seconds)
             # Whoever left the process group may still hold the pipe; nobody waits for that.
-            reader.join(GRACE_SECONDS)
+            reader.join(PIPE_SECONDS)
             # A store that is away must not hide why the stage failed.
             with suppress(Exception):
                 write_bytes(join(work.home, "work", "log.txt"), clean("\n".join(tail)).encode())
@@ -183,16 +183,18 @@ def _memory(pid: int) -> int:
     return total
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """End the whole process group: ask, wait, insist. Workers of a dead child are reached too."""
-    if child.poll() is None:
+def _end(child: subprocess.Popen[str], grace: float) -> None:
+    """End the whole process group: ask, wait for what it saves, insist. Workers of a dead child are reached too."""
+    try:
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(grace)
+    finally:  # a second Ctrl-C does not wait
         with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _error(name: str, code: int, answer: dict[str, Any], tail: list[str]) -> Exception:

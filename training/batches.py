@@ -103,6 +103,16 @@ class Batches:
             self._ahead[following] = self._thread.submit(self._rows, *following)
         return batch
 
+    def documents(self, phase: int, steps: Sequence[int]) -> list[str]:
+        """Ids of the documents that steps take tokens from, sorted."""
+
+        def found() -> list[str]:
+            pieces = (self._pieces(phase, step, 0, self.rows(phase)) for step in steps)
+            numbers = {number for some in pieces for number in some.documents.tolist()}
+            return sorted(self.shards.document(number).id for number in numbers)
+
+        return self._thread.submit(found).result()  # beside the thread that prepares batches nobody reads shards
+
     def rows(self, phase: int) -> int:
         """Rows of a global batch in a phase."""
         return self.tokens_per_step // self.phases[phase][0]
@@ -144,17 +154,13 @@ class Batches:
         }
 
     def _rows(self, phase: int, step: int, first: int, last: int) -> Batch:
-        length, steps = self.phases[phase]
-        if not 0 <= step < steps:
-            raise IndexError(f"step {step} of phase {phase}, which has {steps}")
-        window, within = divmod(step, self._steps_per_window)
-        pieces, base = self._window(phase, window), within * self.rows(phase)
-        begin, stop = np.searchsorted(pieces.rows, [base + first, base + last])
-        sizes, rows = pieces.sizes[begin:stop], pieces.rows[begin:stop]
+        length = self.phases[phase][0]
+        pieces = self._pieces(phase, step, first, last)
+        sizes, rows = pieces.sizes, pieces.rows
         starts = np.cumsum(sizes) - sizes
         tokens = np.empty((last - first) * length, np.int64)
         for document, skip, size, at in zip(
-            *(array.tolist() for array in (pieces.documents[begin:stop], pieces.begins[begin:stop], sizes, starts)),
+            *(array.tolist() for array in (pieces.documents, pieces.begins, sizes, starts)),
             strict=True,
         ):
             tokens[at : at + size] = self.shards.tokens(document, skip, skip + size)
@@ -164,6 +170,16 @@ class Batches:
         number = np.arange(len(rows)) - np.searchsorted(rows, rows)
         shape = (last - first, length)
         return Batch(*(array.reshape(shape) for array in (tokens, labels, positions, np.repeat(number, sizes))))
+
+    def _pieces(self, phase: int, step: int, first: int, last: int) -> Pieces:
+        """Of which rows `first` to `last` of a step are made."""
+        steps = self.phases[phase][1]
+        if not 0 <= step < steps:
+            raise IndexError(f"step {step} of phase {phase}, which has {steps}")
+        window, within = divmod(step, self._steps_per_window)
+        pieces, base = self._window(phase, window), within * self.rows(phase)
+        begin, stop = np.searchsorted(pieces.rows, [base + first, base + last])
+        return Pieces(*(array[begin:stop] for array in (pieces.documents, pieces.begins, pieces.sizes, pieces.rows)))
 
     @property
     def _steps_per_window(self) -> int:

@@ -4,14 +4,16 @@ import logging
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from data_curation.place import Piece, Place
 from data_curation.settings import InputError
@@ -109,12 +111,17 @@ class Checkpoints:
         found = [piece.note for piece in self.place.pieces() if piece.name.startswith("rewind-")]
         return [Rewind(**note) for note in sorted(found, key=lambda note: note["stop"])]
 
+    def within(self, rewind: Rewind) -> Rewind:
+        """The same from a step on that a checkpoint reaches back to."""
+        oldest = self.ranks.of_first(lambda: min(_step(piece) for piece in self.good()))
+        return replace(rewind, first=max(rewind.first, oldest))
+
     def rewind(self, rewind: Rewind) -> None:
         """Keep the decision, which alone makes younger checkpoints bad ones; then remove what is bad."""
         self.wait()
         if self.ranks.rank == 0:
             with self.place.piece(rewind.name) as piece:
-                piece.piece.note = {"first": rewind.first, "stop": rewind.stop, "why": rewind.why}
+                piece.piece.note = asdict(rewind)
             good = {piece.name for piece in self.good() if _step(piece) <= rewind.first}
             for piece in checkpoints(self.place):
                 if piece.name not in good:
@@ -131,7 +138,7 @@ class Checkpoints:
         kept = {**state.to_json(), "data": data}
         writer = PieceStorageWriter(self.place, f"checkpoint-{state.step:06d}", self.ranks.rank, kept)
         with _PlainErrors():
-            dcp.save(
+            save(
                 tensors,
                 storage_writer=writer,
                 planner=StagedPlanner(copies),
@@ -153,7 +160,7 @@ class Checkpoints:
                 f"{self.place.home}: {piece.name} is of another model or optimizer: {odd[0]} is on one side only"
             )
         with _PlainErrors():
-            dcp.load(
+            load(
                 tensors,
                 storage_reader=PieceStorageReader(self.place, piece, index),
                 planner=DefaultLoadPlanner(flatten_state_dict=False),

@@ -1,4 +1,4 @@
-"""Which steps are skipped: losses that are no numbers, spikes."""
+"""Which steps are skipped, and when training returns to an earlier checkpoint: non-numbers, spikes, many of them."""
 
 import math
 from collections.abc import Sequence
@@ -6,13 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_curation.settings import StageError
-from training.checkpoint import SkippedStep, State, StepRecord
+from training.state import Rewind, State, StepRecord
 
 WINDOW = 128
 SIGMAS = 6.0
 """A loss or gradient norm so far above the mean of the last WINDOW steps is a spike (OLMo-core's values)."""
-IN_A_ROW = 10
-"""So many skipped steps one after the other are no accident: training has diverged."""
+MANY, AMONG = 5, 10
+"""So many skipped steps among so many are no accident: data or an update before them spoilt the model."""
+BEFORE = 8
+"""Steps before the first skipped one that may be the cause and are stepped over too; each rewind doubles them."""
+REWINDS = 3
+"""After so many training is given up."""
+NAMED = 5  # ids of documents in a message; all are in the records
 
 
 def reason_to_skip(history: Sequence[StepRecord], loss: float, norm: float) -> str | None:
@@ -32,12 +37,31 @@ def reason_to_skip(history: Sequence[StepRecord], loss: float, norm: float) -> s
     return None
 
 
-def skip(name: str, state: State, why: str) -> None:
-    """Count a skipped step. Raises StageError when there are too many one after the other."""
-    state.skipped.append(SkippedStep(state.step, why))
-    last = state.skipped[-IN_A_ROW:]
-    if len(last) == IN_A_ROW and last[0].step == state.step - IN_A_ROW + 1:
-        raise StageError(
-            f"{name}: {IN_A_ROW} steps in a row were skipped, the last one, {state.step}, because {why}: lower "
-            "learning_rate or raise warmup_steps; the last checkpoint is before these steps"
-        )
+def reason_to_rewind(state: State) -> Rewind | None:
+    """What to step over when too many of the last steps were skipped: those, and the ones that may be the cause.
+
+    Asked after a skipped step; all ranks come to one answer.
+    """
+    last = [step for step in state.skipped[-MANY:] if step.step >= state.step - AMONG]
+    if len(last) < MANY:
+        return None
+    before = [record.step for record in state.history if record.step < last[0].step]
+    number = BEFORE * 2 ** len(state.rewinds)
+    first = before[-number] if len(before) >= number else 0
+    return Rewind(
+        first, state.step, f"{len(last)} of {AMONG} steps were skipped, step {last[-1].step} because {last[-1].why}"
+    )
+
+
+def give_up(name: str, state: State, rewind: Rewind, documents: Sequence[str]) -> StageError:
+    """The end of a training that many rewinds did not heal."""
+    return StageError(
+        f"{name}: {rewind.why}, after {len(state.rewinds)} rewinds: training has diverged: lower learning_rate, raise "
+        f"warmup_steps, or take out documents of these steps ({named(documents)})"
+    )
+
+
+def named(documents: Sequence[str]) -> str:
+    """A few ids and the number of the rest."""
+    more = f" and {len(documents) - NAMED} more" if len(documents) > NAMED else ""
+    return ", ".join(documents[:NAMED]) + more

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,6 @@ from training.trainers import device_of
 if TYPE_CHECKING:
     from training.loop import Inputs
 
-STALL_SECONDS = 900.0
-"""Without a step for so long the ranks hang; the first step compiles, a checkpoint of 8B is written in minutes."""
 SPEC, ALIVE, ERROR = "ranks.json", "alive", "error.json"
 
 
@@ -41,7 +40,7 @@ def launch(run: PhaseRun, inputs: "Inputs", place: Place) -> Counts:
     environment = os.environ | {"OMP_NUM_THREADS": str(place.resources.threads)}
     process = subprocess.Popen([*command, "-m", "training.launch", str(spec)], env=environment, start_new_session=True)
     try:
-        with on_sigterm(process.terminate):  # torchrun hands it on; the ranks save and end
+        with on_sigterm(lambda: _ask(process)):
             _watch(process, place)
     finally:
         _end(process)
@@ -53,6 +52,14 @@ def launch(run: PhaseRun, inputs: "Inputs", place: Place) -> Counts:
     return finished.counts
 
 
+def _ask(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the ranks to save and end. Not through torchrun, which would kill after 30 s what has not ended."""
+    ranks = psutil.Process(process.pid).children()
+    for one in ranks or [process]:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            one.terminate()
+
+
 def _watch(process: "subprocess.Popen[bytes]", place: Place) -> None:
     """Until the ranks end. Raises TransientError when they have made no step for too long."""
     while True:
@@ -61,7 +68,7 @@ def _watch(process: "subprocess.Popen[bytes]", place: Place) -> None:
             return
         except subprocess.TimeoutExpired:
             quiet = time.time() - (place.scratch / ALIVE).stat().st_mtime
-            if quiet >= STALL_SECONDS:
+            if quiet >= place.resources.stall_seconds:
                 raise TransientError(
                     f"{place.name}: the {place.resources.ranks} ranks have made no step for {quiet:.0f} s and were "
                     "ended: the newest checkpoint is kept, run it again"

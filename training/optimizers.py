@@ -133,6 +133,16 @@ def iterated(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+def begin(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer the state before its first step, so that a checkpoint can be made of it or read into it."""
+    keys = _keys(optimizer)
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {
+            key: torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+            for key in keys[parameter]
+        }
+
+
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """{parameter.key: tensor}, in the shares of the parameters, independent of the order of parameter groups."""
     keys, state = _keys(optimizer), optimizer.state

@@ -1,9 +1,10 @@
 """Ranks of one training: who I am, sums over all, a model in shares (FSDP2), whole tensors out of shares."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+T = TypeVar("T")
 MINUTES = 10  # a rank that waits longer for the others ends with an error
 
 
@@ -21,6 +23,8 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    words: Any = None
+    """A group of all ranks (gloo) for what is no gradient; it may be used beside a running step."""
 
     def total(self, values: list[float], device: torch.device) -> list[float]:
         """Element-wise sums over the ranks, the same bits on each."""
@@ -29,6 +33,21 @@ class Ranks:
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What the first rank makes, on all of them; an error of it, too."""
+        if self.world == 1:
+            return make()
+        said: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                said[0] = make()
+            except Exception as error:
+                said[1] = error
+        dist.broadcast_object_list(said, src=0, group=self.words)
+        if said[1] is not None:
+            raise said[1]
+        return said[0]
 
     def rows(self, number: int) -> slice:
         """This rank's share of so many rows."""
@@ -51,7 +70,7 @@ def connect(device: torch.device) -> Ranks:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=MINUTES))
-    return Ranks(dist.get_rank(), world)
+    return Ranks(dist.get_rank(), world, dist.new_group(backend="gloo", timeout=timedelta(minutes=MINUTES)))
 
 
 def shard(decoder: Any, ranks: Ranks, device: torch.device) -> None:

@@ -31,7 +31,7 @@ def test_broken_lines_of_progress_hang_nothing(tmp_path: Path):
 
 def test_a_process_that_left_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A descendant in a session of its own that holds the output does not hold the stage."""
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(process, "PIPE_SECONDS", 0.2)
     before = set(psutil.pids())
     ran("leaver", tmp_path)
     left = [pid for pid in psutil.pids() if pid not in before and "time.sleep(600)" in " ".join(_command(pid))]

@@ -1,7 +1,8 @@
-"""Guarantees of checkpoints: complete or absent, exact, few, and of this model."""
+"""Guarantees of checkpoints: complete or absent, exact, few, hash-checked, and of this model."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,22 +10,22 @@ from torch import nn
 
 from data_curation.place import Place
 from data_curation.settings import InputError
-from training.checkpoint import (
-    SkippedStep,
-    State,
-    StepRecord,
-    load_checkpoint,
-    load_state,
-    save_checkpoint,
-    save_state,
-)
+from training import optimizers
+from training.checkpoint import HORIZON, Checkpoints
+from training.handover import load_state, save_state
+from training.parallel import Ranks
+from training.state import Rewind, SkippedStep, State, StepRecord
+
+Pair = tuple[nn.Module, torch.optim.Optimizer]
 
 
-def pair(width: int = 4) -> tuple[nn.Module, torch.optim.Optimizer]:
+def pair(width: int = 4) -> Pair:
     """A model whose parameters lie in two groups of the optimizer, in another order than in the model."""
     model = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 1))
     groups = [{"params": list(model[1].parameters()), "weight_decay": 0.1}, {"params": list(model[0].parameters())}]
-    return model, torch.optim.AdamW(groups, lr=0.1, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
+    optimizers.begin(model, optimizer)
+    return model, optimizer
 
 
 def steps(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -46,54 +47,124 @@ def state(step: int) -> State:
     return State(step, taken, [SkippedStep(step, "loss is nan")])
 
 
-def test_training_goes_on_exactly_where_the_checkpoint_was_made(new_place: Callable[..., Place]) -> None:
-    """Model, optimizer, counters and place in the data come back with every bit."""
-    place, (model, optimizer) = new_place("one"), pair()
-    steps(model, optimizer, 3)
-    save_checkpoint(place, model, optimizer, state(3), {"step": 3})
-    steps(model, optimizer, 2)
+def saved(place: Place, some: Pair, numbers: list[int]) -> None:
+    """Checkpoints after so many steps, one step of the optimizer between."""
+    with Checkpoints(place, Ranks(), *some) as checkpoints:
+        for step in numbers:
+            steps(*some, 1)
+            checkpoints.save(state(step), {"step": step})
+
+
+def loaded(place: Place, some: Pair) -> tuple[State, dict[str, Any]] | None:
+    """What the newest good checkpoint says, with the pair set to it."""
+    with Checkpoints(place, Ranks(), *some) as checkpoints:
+        return checkpoints.load()
+
+
+@pytest.mark.parametrize("store", ["disk", "s3"])
+def test_training_goes_on_exactly_where_the_checkpoint_was_made(
+    store: str, new_place: Callable[..., Place], request: pytest.FixtureRequest
+) -> None:
+    """Model, optimizer, counters and place in the data come back with every bit, from disk and from s3."""
+    place, some = new_place("one"), pair()
+    if store == "s3":
+        place = Place(request.getfixturevalue("bucket"), place.scratch, place.resources, place.name)
+    with Checkpoints(place, Ranks(), *some) as checkpoints:
+        steps(*some, 3)
+        checkpoints.save(state(3), {"step": 3})
+        steps(*some, 2)  # while it is written
     again = pair()
-    assert load_checkpoint(place, *again) == (state(3), {"step": 3})
+    assert loaded(place, again) == (state(3), {"step": 3})
     steps(*again, 2)
-    assert weights(again[0]) == weights(model)
+    assert weights(again[0]) == weights(some[0])
 
 
-def test_the_newest_two_are_kept_and_the_newest_is_taken(new_place: Callable[..., Place]) -> None:
-    """Older checkpoints leave nothing behind; step 10 counts as newer than step 9."""
-    place, (model, optimizer) = new_place("one"), pair()
-    for step in (8, 9, 10):
-        steps(model, optimizer, 1)
-        save_checkpoint(place, model, optimizer, state(step), {})
-    assert [piece.name for piece in place.pieces()] == ["checkpoint-000009", "checkpoint-000010"]
-    found = {path.parent.name for path in Path(place.home).rglob("*.safetensors")}
-    assert found == {"checkpoint-000009", "checkpoint-000010"}
-    loaded = load_checkpoint(place, *pair())
-    assert loaded is not None and loaded[0].step == 10
+def test_few_are_kept_and_the_newest_is_taken(new_place: Callable[..., Place]) -> None:
+    """The newest two, and one from before the horizon or the first; step 10 counts as newer than step 9."""
+    place, some = new_place("one"), pair()
+    saved(place, some, [0, 8, 9, 10])
+    assert [piece.name for piece in place.pieces()] == [f"checkpoint-{step:06d}" for step in (0, 9, 10)]
+    assert {path.parent.name for path in Path(place.home).rglob("*.tensors")} == {
+        piece.name for piece in place.pieces()
+    }
+    found = loaded(place, pair())
+    assert found is not None and found[0].step == 10
+    saved(place, some, [10 + HORIZON, 11 + HORIZON])
+    assert [int(piece.name[-6:]) for piece in place.pieces()] == [10, 10 + HORIZON, 11 + HORIZON]
+    saved(place, some, [3 * HORIZON, 4 * HORIZON])
+    assert [int(piece.name[-6:]) for piece in place.pieces()] == [3 * HORIZON, 4 * HORIZON]
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_exist(new_place: Callable[..., Place]) -> None:
     """Files without their mark, as a kill leaves them, are passed over for the complete one before."""
-    place, (model, optimizer) = new_place("one"), pair()
-    for step in (1, 2):
-        steps(model, optimizer, 1)
-        save_checkpoint(place, model, optimizer, state(step), {})
+    place = new_place("one")
+    saved(place, pair(), [1, 2])
     Path(place.home, "work", "pieces", "checkpoint-000002.json").unlink()
-    loaded = load_checkpoint(place, *pair())
-    assert loaded is not None and loaded[0].step == 1
-    assert load_checkpoint(new_place("other"), *pair()) is None
+    found = loaded(place, pair())
+    assert found is not None and found[0].step == 1
+    assert loaded(new_place("other"), pair()) is None
 
 
-def test_a_damaged_checkpoint_is_not_opened(new_place: Callable[..., Place]) -> None:
-    """A flipped byte is named before any tensor is read."""
-    place, (model, optimizer) = new_place("one"), pair()
-    steps(model, optimizer, 1)
-    save_checkpoint(place, model, optimizer, state(1), {})
-    path = Path(place.home, "work", "checkpoint-000001", "model.safetensors")
+@pytest.mark.parametrize("name", ["rank-00000.tensors", "index.json", "state.json"])
+@pytest.mark.parametrize("how", ["flipped", "missing"])
+def test_a_damaged_checkpoint_is_passed_over(name: str, how: str, new_place: Callable[..., Place]) -> None:
+    """A flipped byte or a missing file is noticed before anything is used; without another checkpoint it is named."""
+    place, some = new_place("one"), pair()
+    saved(place, some, [1])
+    after_one = weights(some[0])
+    saved(place, some, [2])
+    _harm(Path(place.home, "work", "checkpoint-000002", name), how)
+    again = pair()
+    found = loaded(place, again)
+    assert found is not None and found[0].step == 1
+    assert weights(again[0]) == after_one
+    _harm(Path(place.home, "work", "checkpoint-000001", name), how)
+    with pytest.raises(InputError, match=rf"checkpoint-000001/{name}: (damaged|missing)"):
+        loaded(place, pair())
+
+
+def _harm(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
-        load_checkpoint(place, *pair())
+    path.unlink()
+    if how == "flipped":
+        path.write_bytes(bytes(data))
+
+
+def test_a_checkpoint_of_another_model_is_refused(new_place: Callable[..., Place]) -> None:
+    """The first tensor that is on one side only is named."""
+    place = new_place("one")
+    saved(place, pair(), [1])
+    model = nn.Sequential(nn.Linear(3, 4))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizers.begin(model, optimizer)
+    with pytest.raises(InputError, match=r"checkpoint-000001 is of another model or optimizer: model\.1\.bias"):
+        loaded(place, (model, optimizer))
+
+
+def test_a_write_that_fails_is_an_error_of_the_training(new_place: Callable[..., Place]) -> None:
+    """What goes wrong in the background is raised by the next save, as the error that it was."""
+    place, some = new_place("one"), pair()
+    Path(place.home).mkdir()
+    Path(place.home, "work").write_text("a file where a folder should be")
+    with pytest.raises((NotADirectoryError, FileExistsError)), Checkpoints(place, Ranks(), *some) as checkpoints:
+        checkpoints.save(state(1), {})
+        checkpoints.save(state(2), {})
+
+
+def test_a_rewind_takes_back_what_was_made_after_it(new_place: Callable[..., Place]) -> None:
+    """Checkpoints of the steps that are stepped over are bad ones, also when a kill has left them in place."""
+    place, some = new_place("one"), pair()
+    saved(place, some, [0, 5, 8])
+    back = Rewind(5, 9, "loss is nan")
+    with Checkpoints(place, Ranks(), *some) as checkpoints:
+        checkpoints.rewind(back)
+        found = checkpoints.load()
+    assert found is not None and (found[0].step, found[0].rewinds) == (5, [back])
+    assert found[0].passed() == {5, 6, 7, 8}
+    saved(place, some, [8])  # an earlier attempt's, adopted after the decision
+    found = loaded(place, pair())
+    assert found is not None and found[0].step == 5
 
 
 def test_state_goes_by_the_names_of_parameters(tmp_path: Path) -> None:

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from data_curation.settings import StageError
-from training.checkpoint import State, StepRecord
-from training.guard import IN_A_ROW, WINDOW, reason_to_skip, skip
+from training.guard import AMONG, BEFORE, MANY, WINDOW, give_up, named, reason_to_rewind, reason_to_skip
+from training.state import Rewind, SkippedStep, State, StepRecord
 
 
 def history(steps: int) -> list[StepRecord]:
@@ -38,13 +37,28 @@ def test_a_spike_needs_a_past_to_stand_out_from() -> None:
     assert reason_to_skip([], float("nan"), 1.0) == "loss is nan"
 
 
-def test_only_skips_in_a_row_end_the_stage() -> None:
-    """As many with steps between are counted; in a row they name stage, step and reason."""
-    state = State()
-    for step in range(0, 6 * IN_A_ROW, 3):
-        state.step = step
-        skip("pretrain-8k", state, "loss is nan")
-    assert len(state.skipped) == 2 * IN_A_ROW
-    with pytest.raises(StageError, match=r"pretrain-8k: 10 steps in a row .* 109, because loss is nan: lower learning"):
-        for state.step in range(100, 120):
-            skip("pretrain-8k", state, "loss is nan")
+def skipped(taken: int, *steps: int) -> State:
+    """A state after `steps`, which were skipped, and so many taken ones before."""
+    return State(steps[-1] + 1, history(taken), [SkippedStep(step, "loss is nan") for step in steps])
+
+
+def test_many_skipped_steps_step_over_them_and_what_may_be_the_cause() -> None:
+    """Five of ten, in a row or not; fewer are only counted. Each rewind looks back twice as far."""
+    assert reason_to_rewind(skipped(100, *range(100, 100 + MANY - 1))) is None
+    assert reason_to_rewind(skipped(100, *range(100, 100 + 3 * MANY, 3))) is None
+    found = reason_to_rewind(skipped(100, *range(100, 100 + AMONG, 2)))
+    why = "5 of 10 steps were skipped, step 108 because loss is nan"
+    assert found is not None and found == Rewind(100 - BEFORE, 109, why)
+    again = skipped(100, *range(100, 100 + AMONG, 2))
+    again.rewinds = [found]
+    assert reason_to_rewind(again) == Rewind(100 - 2 * BEFORE, 109, why)
+    assert reason_to_rewind(skipped(3, *range(3, 8))) == Rewind(0, 8, why.replace("108", "7"))
+
+
+def test_a_training_that_is_given_up_names_documents() -> None:
+    """The reason, how often it was tried, what to change, and a few of the documents."""
+    assert named(["a", "b"]) == "a, b"
+    assert named([*"abcdefg"]) == "a, b, c, d, e and 2 more"
+    text = str(give_up("pretrain-8k", State(rewinds=[Rewind(1, 9, "")] * 3), Rewind(2, 9, "loss is nan"), ["a"]))
+    assert text.startswith("pretrain-8k: loss is nan, after 3 rewinds: training has diverged: lower learning_rate")
+    assert text.endswith("(a)")

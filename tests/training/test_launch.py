@@ -13,7 +13,7 @@ from data_curation.artifact import Artifact
 from data_curation.place import Place
 from data_curation.settings import ConfigError, TransientError
 from tests.training.phases import CURVES, TINY, config, losses, published
-from training import launch, loop
+from training import loop
 from training.pretrain import pretrain
 
 
@@ -27,8 +27,8 @@ def test_two_ranks_give_the_curve_of_one_and_hand_over_to_one(
     tokenizer: Artifact,
     new_place: Callable[..., Place],
 ) -> None:
-    """Within the rounding of float32; the next phase goes on from their model and optimizer on one rank."""
-    one, two = new_place("one"), new_place("two", ranks=2)
+    """Within the rounding of float32, in two passes each; the next phase goes on from model and optimizer on one rank."""
+    one, two = new_place("one"), new_place("two", ranks=2, micro_batch_tokens=64)
     for place in (one, two):
         counts = pretrain(config().run_of(0), shards, tokenizer, None, place)
         assert counts.made == {"steps": 6}
@@ -83,13 +83,11 @@ def test_ranks_that_make_no_step_are_ended(
     shards: Artifact,
     tokenizer: Artifact,
     new_place: Callable[..., Place],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The error says how long nothing happened; it can be tried again, and no rank is left."""
-    monkeypatch.setattr(launch, "STALL_SECONDS", 0.0)
     before = children()
     with pytest.raises(TransientError, match=r"hung: the 2 ranks have made no step for \d+ s and were ended"):
-        pretrain(config().run_of(0), shards, tokenizer, None, new_place("hung", ranks=2))
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("hung", ranks=2, stall_seconds=1e-3))
     assert children() == before
 
 

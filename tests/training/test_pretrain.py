@@ -68,7 +68,7 @@ def test_a_resumed_phase_equals_an_unbroken_one_byte_for_byte(
         patched.setattr(loop.Trainer, "step", stop)
         pretrain(config().run_of(0), shards, tokenizer, None, broken)
     kept = again.adopt(broken.home)
-    assert kept == [f"checkpoint-{number:06d}" for number in range(max(1, last - 1), last + 1)]
+    assert kept == [f"checkpoint-{number:06d}" for number in sorted({0, max(0, last - 1), last})]
     steps: list[int] = []
 
     def count(trainer: loop.Trainer, state: Any) -> None:
@@ -101,7 +101,7 @@ def test_sigterm_saves_and_ends(
     monkeypatch.setattr(loop.Trainer, "step", end)
     with pytest.raises(TransientError, match="ended: SIGTERM ended it after step 3; run it again"):
         pretrain(config().run_of(0), shards, tokenizer, None, place)
-    assert [piece.name for piece in place.pieces()] == ["checkpoint-000003"]
+    assert [piece.name for piece in place.pieces()] == ["checkpoint-000000", "checkpoint-000003"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     pretrain(config().run_of(0), shards, tokenizer, None, place)
     assert digests(published(place)) == digests(published(unbroken))
@@ -122,18 +122,15 @@ def test_a_finished_phase_is_not_trained_again(
 def test_training_that_diverged_is_given_up(
     shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
-    """Ten skipped steps in a row end the stage with reason and remedy; the last checkpoint is finite."""
-    from safetensors.numpy import load_file
-
-    wild = Phase(seq_len=32, tokens=20 * 256, learning_rate=1e30)
+    """Steps that no rewind heals end the stage with reason, remedy and documents; the last checkpoint is finite."""
+    wild = Phase(seq_len=32, tokens=30 * 256, learning_rate=1e30)
     place = new_place("wild", checkpoint_seconds=0)
     with pytest.raises(
-        StageError, match=r"wild: 10 steps in a row were skipped, the last one, \d+, because (loss|grad)"
+        StageError, match=r"wild: 5 of 10 steps were skipped, step \d+ because (loss|grad).*after 3 rewinds.*\(0{28}"
     ):
         pretrain(config(phases=[wild]).run_of(0), shards, tokenizer, None, place)
-    newest = place.pieces()[-1]
-    weights = load_file(place.folder(newest, f"work/{newest.name}") / "model.safetensors")
-    assert all(np.isfinite(weight).all() for weight in weights.values())
+    files = list(Path(place.home).rglob("*.tensors"))
+    assert files and all(np.isfinite(np.fromfile(path, np.float32)).all() for path in files)
 
 
 def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(

@@ -1,0 +1,140 @@
+"""One step of pretraining, and all that it needs: model, optimizer, batches, ranks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from data_curation.place import Place
+from data_curation.settings import ConfigError
+from data_curation.shards import Shards
+from training import model as models
+from training import optimizers, parallel
+from training.attention import kernel_for, layout_of
+from training.batches import Batch, Batches
+from training.decoder import Decoder
+from training.guard import reason_to_skip
+from training.handover import load_state
+from training.mixing import too_often
+from training.parallel import Ranks
+from training.pretrain import PhaseRun
+from training.state import SkippedStep, State, StepRecord
+
+CPU_TOKENS = 2048  # of one forward pass on a CPU: more fall out of its caches
+GPU_TOKENS = 32 * 1024
+LONG = 32 * 1024  # tokens of a row from which on only attention is kept for the way back
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Folders that a phase starts from; without a last phase it starts anew."""
+
+    shards: str
+    """May lie on s3."""
+    tokenizer: Path
+    model: Path | None
+    state: Path | None
+
+
+@dataclass
+class Trainer:
+    """What a step needs."""
+
+    run: PhaseRun
+    place: Place
+    ranks: Ranks
+    tokenizer: Any
+    model: Any
+    decoder: Decoder
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    token_bytes: np.ndarray
+    device: torch.device
+
+    def step(self, state: State) -> None:
+        """One optimizer step on one global batch, or none if its gradient is no good; what happened is in the state."""
+        batch = self.batches.batch(self.run.index, state.step)  # the next one is made meanwhile
+        counted = batch.labels[batch.labels != models.IGNORED]
+        # Each rank's gradient is that of its share; FSDP takes the mean over the ranks.
+        scale = torch.tensor(self.ranks.world / max(1, len(counted)), device=self.device)
+        share = _rows(batch, self.ranks.rows(len(batch.tokens)))
+        entropies = [self._backward(part, scale) for part in self._micro_batches(share)]
+        [loss] = self.ranks.total([float(torch.stack(entropies).sum()) / self.ranks.world], self.device)
+        norm = parallel.clip(self.model, self.run.clip)
+        why = reason_to_skip(state.history, loss, norm)
+        rate = self.run.learning_rate(state.step)
+        if why is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            read = int(self.token_bytes[counted].sum())
+            state.history.append(StepRecord(state.step, loss, len(counted), read, rate, norm))
+        else:
+            state.skipped.append(SkippedStep(state.step, why))
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+
+    def _micro_batches(self, batch: Batch) -> list[Batch]:
+        """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
+        rows, width = batch.tokens.shape
+        tokens = self.place.resources.micro_batch_tokens or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
+        size = next(size for size in range(max(1, min(rows, tokens // width)), 0, -1) if rows % size == 0)
+        return [_rows(batch, slice(row, row + size)) for row in range(0, rows, size)]
+
+    def _backward(self, batch: Batch, scale: Tensor) -> Tensor:
+        """Add the share's gradient; returns its share of the batch's mean loss."""
+        layout = layout_of(batch.documents, self.device, self.decoder.kernel)
+        tensors = [torch.from_numpy(field).to(self.device) for field in (batch.tokens, batch.labels, batch.positions)]
+        loss, entropy = self.decoder(*tensors, layout, scale, self.run.z_loss)
+        loss.backward()
+        return entropy.detach()
+
+
+def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
+    """Model, optimizer and place in the data as the phase begins. Raises ConfigError or InputError before any work."""
+    device = models.settle(place)
+    ranks = parallel.connect(device)
+    tokenizer = AutoTokenizer.from_pretrained(inputs.tokenizer)
+    if inputs.model is None:
+        model = models.build(run.model, tokenizer, run.rope, run.phase.seq_len, run.seed)
+    else:
+        model = models.load(inputs.model, run.rope, run.phase.seq_len)
+    model = model.to(device).train()
+    decoder = _decoder(run, model, device)
+    parallel.shard(decoder, ranks, device)
+    optimizer = optimizers.build(run, model)
+    shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
+    batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
+    too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
+    batches.shards.check_tokenizer(inputs.tokenizer)
+    if batches.rows(run.index) % ranks.world:
+        raise ConfigError(
+            f"run.resources.ranks is {ranks.world}: a step of {batches.rows(run.index)} rows of {run.phase.seq_len} "
+            "tokens does not go evenly to them: change pretrain.tokens_per_step or the ranks"
+        )
+    optimizers.begin(model, optimizer)
+    if inputs.state is not None:
+        batches.resume(load_state(model, optimizer, inputs.state)["data"], run.index - 1)
+    sizes = models.bytes_of_tokens(inputs.tokenizer)
+    return Trainer(run, place, ranks, tokenizer, model, decoder, optimizer, batches, sizes, device)
+
+
+def _decoder(run: PhaseRun, model: Any, device: torch.device) -> Decoder:
+    """On a CPU eager: compiling would take longer than a small training."""
+    cpu = device.type == "cpu"
+    if cpu and run.attention not in ("auto", "sdpa"):
+        raise ConfigError(f"pretrain.attention is {run.attention}, which needs a GPU: use auto or sdpa")
+    kernel = kernel_for(device, run.attention, run.phase.seq_len)
+    recompute = run.recompute
+    if recompute == "auto":
+        recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
+    dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
+    return Decoder(model, dtype, kernel, recompute, not cpu, "compiled" if cpu else run.fusion)
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return Batch(*(field[rows] for field in (batch.tokens, batch.labels, batch.positions, batch.documents)))
