@@ -90,7 +90,7 @@ def _step(row: Row, model: Any, optimizer: Any, kernel: Any) -> Callable[[], flo
     documents, positions = row.documents
     dtype = torch.bfloat16
     recompute: Any = row.recompute
-    decoder = Decoder(model, dtype, kernel, recompute, device.type == "cuda", row.norms)
+    decoder = Decoder(model, dtype, kernel, recompute, device.type == "cuda", row.fusion)
     parameters = list(model.parameters())
     tokens = _tokens(row).to(device)
     labels = pad(tokens, (0, 1), value=-100)[:, 1:].contiguous()

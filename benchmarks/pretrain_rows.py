@@ -23,7 +23,7 @@ class Row:
     vocabulary: int = 32768
     engine: str = "ours"
     kernel: str = "auto"
-    norms: str = "compiled"
+    fusion: str = "compiled"
     recompute: str = "none"
     document: int = 0
     """Mean tokens of a document; 0: every row is one."""
@@ -84,10 +84,14 @@ ROWS = {
     "d20-8k-packed-flash2": replace(PACKED, kernel="flash2"),
     "d20-2k-then-8k": replace(D20, rows=32, width=2048, then=8192),
     "d20-8k-trainer-flash4": replace(D20, rows=4, engine="trainer", kernel="flash_attention_4"),
-    "d20-8k-triton": replace(D20, norms="triton"),
-    "d20-8k-packed-triton": replace(PACKED, norms="triton"),
-    "d20-2k-triton": replace(D20, rows=32, width=2048, norms="triton"),
-    "1b-8k-triton": replace(B1, norms="triton"),
+    "d20-8k-triton": replace(D20, fusion="triton"),
+    "d20-8k-packed-triton": replace(PACKED, fusion="triton"),
+    "d20-2k-triton": replace(D20, rows=32, width=2048, fusion="triton"),
+    "1b-8k-triton": replace(B1, fusion="triton"),
+    "d20-8k-quack": replace(D20, fusion="quack"),
+    "d20-8k-packed-quack": replace(PACKED, fusion="quack"),
+    "d20-2k-quack": replace(D20, rows=32, width=2048, fusion="quack"),
+    "1b-8k-quack": replace(B1, fusion="quack"),
     "1b-8k-sdpa": replace(B1, kernel="sdpa"),
     "d20-2k-sdpa": replace(D20, rows=32, width=2048, kernel="sdpa"),
     "d20-32k-sdpa": replace(D20, rows=2, width=32768, kernel="sdpa"),

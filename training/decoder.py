@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from training.attention import Kernel, Layout, attend
 from training.loss import linear_cross_entropy
-from training.norms import Heads, Norms, norm_product, rms_norm, rotated_heads
+from training.mlp import gated_mlp
+from training.norms import Fusion, norm_product, rms_norm
+from training.rotary import Heads, rotated_heads
 
 Recompute = Literal["none", "attention", "full"]
 """What the backward pass computes again: nothing, all but attention, all."""
@@ -34,13 +35,13 @@ class Decoder(nn.Module):
         kernel: Kernel,
         recompute: Recompute = "none",
         compile: bool = True,
-        norms: Norms = "compiled",
+        fusion: Fusion = "compiled",
     ) -> None:
         super().__init__()
         config, inner = model.config, model.model
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = Heads(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
-        run: Any = partial(_layer, shape=shape, kernel=kernel, norms=norms)
+        run: Any = partial(_layer, shape=shape, kernel=kernel, fusion=fusion)
         if recompute != "none":
             run = partial(_again, run, recompute)
         if compile:
@@ -109,16 +110,14 @@ def _layer(
     x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, layout: Layout,
     norm1: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, w_o: Tensor,
     norm2: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor,
-    *, shape: Heads, kernel: Kernel, norms: Norms,
+    *, shape: Heads, kernel: Kernel, fusion: Fusion,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One decoder layer on x + delta [tokens, hidden_size]."""
-    x, qkv = norm_product(x, delta, norm1, torch.cat([w_q, w_k, w_v]), shape.epsilon, norms)
-    query, key, value = rotated_heads(qkv, q_norm, k_norm, cos, sin, shape, norms)
+    x, qkv = norm_product(x, delta, norm1, torch.cat([w_q, w_k, w_v]), shape.epsilon, fusion)
+    query, key, value = rotated_heads(qkv, q_norm, k_norm, cos, sin, shape, fusion)
     mixed = attend(query, key, value, layout, kernel, shape.width**-0.5)
     delta = _product(mixed.reshape(len(x), -1), w_o)
-    x, both = norm_product(x, delta, norm2, torch.cat([w_gate, w_up]), shape.epsilon, norms)
-    gate, up = both.chunk(2, -1)
-    return x, _product(silu(gate) * up, w_down)
+    return gated_mlp(x, delta, norm2, w_gate, w_up, w_down, shape.epsilon, fusion)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 from tests.training.test_decoder import ALONE, DOCUMENTS, batch, by_decoder, model
 from training.attention import layout_of
 from training.decoder import Decoder
-from training.norms import Heads, Norms, norm_product, rotated_heads
+from training.norms import Fusion, norm_product
+from training.rotary import Heads, rotated_heads
 
 pytest.importorskip("triton")  # which runs its kernels by numpy where no GPU is, as conftest asks
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,7 +44,7 @@ def test_sum_norm_and_product_with_their_gradients(dtype: torch.dtype, error: fl
     """For sizes that are no power of two too, and with more tokens than programs."""
     torch.manual_seed(0)
     inputs = [made(21, size, dtype=dtype), made(21, size, dtype=dtype) if added else None, made(size), made(24, size)]
-    sides = [gradients(norm_product(*inputs, 1e-6, how), inputs) for how in ("triton", "compiled")]
+    sides = [gradients(norm_product(*inputs, 1e-6, way), inputs) for way in ("triton", "compiled")]
     near(*sides, error)
 
 
@@ -60,8 +61,8 @@ def test_heads_are_normed_and_rotated_with_their_gradients(
     norms = [made(16), made(16)] if normed else [None, None]
     inputs = [made(21, (heads[0] + 2 * heads[1]) * 16, dtype=dtype), *norms]
     sides = [
-        gradients(rotated_heads(*inputs, angles.cos(), angles.sin(), shape, how), inputs)
-        for how in ("triton", "compiled")
+        gradients(rotated_heads(*inputs, angles.cos(), angles.sin(), shape, way), inputs)
+        for way in ("triton", "compiled")
     ]
     near(*sides, error)
 
@@ -69,17 +70,20 @@ def test_heads_are_normed_and_rotated_with_their_gradients(
 @pytest.mark.parametrize("documents", [DOCUMENTS, ALONE], ids=["packed", "alone"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("recompute", ["none", "attention", "full"])
-def test_the_whole_decoder_has_one_loss_and_one_gradient(family: str, documents: np.ndarray, recompute: Any) -> None:
-    """By Triton's kernels as without them, whatever is computed again."""
-    found = by_decoder_on(model(family, 2, True), documents, recompute, "triton")
+@pytest.mark.parametrize("fusion", ["triton", "quack"])
+def test_the_whole_decoder_has_one_loss_and_one_gradient(
+    family: str, documents: np.ndarray, recompute: Any, fusion: Any
+) -> None:
+    """By Triton's kernels as without them, whatever is computed again; quack's own kernels need a GPU."""
+    found = by_decoder_on(model(family, 2, True), documents, recompute, fusion)
     near(found, by_decoder(model(family, 2, True), documents), 1e-5)
 
 
-def by_decoder_on(made: Any, documents: np.ndarray, recompute: Any, norms: Norms) -> list[Tensor]:
+def by_decoder_on(made: Any, documents: np.ndarray, recompute: Any, fusion: Fusion) -> list[Tensor]:
     """Loss and gradients on the device, back on the CPU."""
     made = made.to(DEVICE)
     tensors = [one.to(DEVICE) for one in batch(documents)]
-    decoder = Decoder(made, torch.float32, "sdpa", recompute, compile=False, norms=norms)
+    decoder = Decoder(made, torch.float32, "sdpa", recompute, compile=False, fusion=fusion)
     layout = layout_of(documents, DEVICE, "sdpa")
     total, _ = decoder(*tensors, layout, torch.tensor(1.0, device=DEVICE))
     return [one.cpu() for one in (total.detach(), *torch.autograd.grad(total, list(made.parameters())))]
