@@ -1,5 +1,6 @@
 """Guarantees of pretraining on a GPU, where there is one: every kernel trains as the CPU does."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,19 @@ def test_every_kernel_and_recomputation_gives_the_curve_of_the_cpu(
     cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32")
     place = new_place("gpu", device="cuda", micro_batch_tokens=1024)
     assert trained(place, shards, tokenizer, attention=attention, recompute=recompute) == pytest.approx(cpu, rel=0.01)
+
+
+@pytest.mark.parametrize("fusion", ["triton", "quack"])
+@pytest.mark.parametrize("recompute", ["none", "attention"])
+def test_kernels_between_products_give_the_curve_of_the_cpu(
+    fusion: Any, recompute: Any, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Norms and rotation by Triton, SwiGLU inside its products by quack: within the rounding of bfloat16."""
+    if fusion == "quack" and importlib.util.find_spec("quack") is None:
+        pytest.skip("quack-kernels is not installed")
+    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32")
+    place = new_place("gpu", device="cuda", micro_batch_tokens=1024)
+    assert trained(place, shards, tokenizer, fusion=fusion, recompute=recompute) == pytest.approx(cpu, rel=0.01)
 
 
 def test_a_run_on_a_gpu_is_repeatable_where_its_kernels_are(
