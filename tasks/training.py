@@ -4,15 +4,15 @@ from tasks.stage import stage
 
 SPLITS = ("train", "dev", "test")
 
-pretrain = stage("training.pretrain:pretrain", version=3, takes={"previous": ("model", "state")})
-instruct = stage("training.instruct:instruct", version=1, takes={"dialogues": ("train", "dev")})
+pretrain = stage("training.pretrain:pretrain", version=4, takes={"previous": ("model", "state")})
+instruct = stage("training.instruct:instruct", version=2, takes={"dialogues": SPLITS})
 pairs = stage("training.pairs:pairs", version=1, takes={"dialogues": SPLITS})
 reward = stage("training.reward:reward", version=1, takes={"pairs": ("train", "test")})
 prefer = stage("training.prefer:prefer", version=1, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
 reinforce = stage(
     "training.reinforce:reinforce",
-    version=1,
-    takes={"dialogues": ("train", "dev"), "reward": ("model", "verdict")},
+    version=2,
+    takes={"dialogues": SPLITS, "reward": ("model", "verdict")},
 )
 evaluate = stage(
     "training.evaluate:evaluate",

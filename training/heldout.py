@@ -99,7 +99,7 @@ def measure(model: Any, heldout: Path, tokenizer: Path, limit: int, seq_len: int
     Shards(heldout).check_tokenizer(tokenizer)
     width = seq_len or model.config.max_position_embeddings
     token_bytes = torch.from_numpy(models.bytes_of_tokens(tokenizer))
-    text = Text(positions=_buckets(width))
+    text = Text(positions=buckets_of(width))
     windows = list(_windows(heldout_documents(heldout), width, limit, text))
     if not windows:
         raise InputError(f"{heldout}: no held-out document with two tokens: raise shard's held-out share")
@@ -157,7 +157,7 @@ def _score(model: Any, batch: list[_Window], token_bytes: torch.Tensor, text: Te
         bucket.tokens += int(inside.sum())
 
 
-def _buckets(width: int) -> list[Bucket]:
+def buckets_of(width: int) -> list[Bucket]:
     """Positions by powers of two: 0-63, 64-127, 128-255, ..."""
     edges = [0, FIRST_BUCKET]
     while edges[-1] < width:

@@ -124,7 +124,7 @@ def main(spec: Path) -> None:
         data["place"]["home"], Path(data["place"]["scratch"]), Resources(**data["resources"]), data["place"]["name"]
     )
     given = data["inputs"]
-    folders = [None if given[name] is None else Path(given[name]) for name in ("model", "state")]
+    folders = [None if given[name] is None else Path(given[name]) for name in ("model", "state", "heldout")]
     inputs = Inputs(given["shards"], Path(given["tokenizer"]), *folders)
     try:
         train(PhaseRun(**data["run"]), inputs, place)

@@ -14,6 +14,7 @@ from training.guard import REWINDS, give_up, named, reason_to_rewind
 from training.handover import save_state
 from training.launch import ALIVE
 from training.pretrain import PhaseRun
+from training.probes import after_phase
 from training.records import counts_of, keep_curves, keep_skipped
 from training.state import Rewind, State
 from training.step import Inputs, Trainer, prepare
@@ -43,6 +44,7 @@ def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     }
     save_state(trainer.model, trainer.optimizer, counters, place.scratch / "state", first)
     parallel.gather(trainer.model)
+    counts.add(after_phase(trainer, inputs))
     if first:
         _publish(trainer, state, inputs, counts)
     trainer.ranks.wait()

@@ -10,6 +10,7 @@ from data_curation.files import is_local
 from data_curation.place import Place
 from data_curation.settings import Settings, StageError, outside_identity
 from training.architecture import ModelConfig, Rope
+from training.gates import ProbeConfig
 from training.mixing import MixConfig
 from training.phases import PHASES, Phase, Tokens, by_size, check_phase, rope_of
 from training.schedule import ScheduleConfig, Span
@@ -42,6 +43,8 @@ class Shared(Settings):
     """What the backward pass computes again: nothing, all but attention, all; `auto`: nothing up to 32k tokens."""
     seed: int = 0
     """Seed of the initial weights and of the order of documents."""
+    probes: ProbeConfig = outside_identity(ProbeConfig())
+    """What is measured after each phase, and gates."""
     max_epochs: float | None = outside_identity(None, gt=0)
     """Refuse to read a source's documents more often than this; none only warns above 4 times."""
 
@@ -149,6 +152,7 @@ def pretrain(
         tokenizer=tokenizer.folder("tokenizer", place.scratch),
         model=None if previous is None else previous.folder("model", place.scratch),
         state=None if previous is None else previous.folder("state", place.scratch),
+        heldout=shards.folder("heldout", place.scratch) if "heldout" in shards.parts else None,
     )
     return train(config, inputs, place) if place.resources.ranks == 1 else launch(config, inputs, place)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class Inputs:
     tokenizer: Path
     model: Path | None
     state: Path | None
+    heldout: Path | None = None
+    """Documents for the probes after the phase."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     else:
         model = models.load(inputs.model, run.rope, run.phase.seq_len)
     model = model.to(device).train()
-    decoder = _decoder(run, model, device)
+    decoder = decoder_for(run, model, device, run.recompute)
     parallel.shard(decoder, ranks, device)
     optimizer = optimizers.build(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
@@ -123,13 +125,14 @@ def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     return Trainer(run, place, ranks, tokenizer, model, decoder, optimizer, batches, sizes, device)
 
 
-def _decoder(run: PhaseRun, model: Any, device: torch.device) -> Decoder:
+def decoder_for(
+    run: PhaseRun, model: Any, device: torch.device, recompute: Literal["auto", "none", "attention", "full"]
+) -> Decoder:
     """On a CPU eager: compiling would take longer than a small training."""
     cpu = device.type == "cpu"
     if cpu and run.attention not in ("auto", "sdpa"):
         raise ConfigError(f"pretrain.attention is {run.attention}, which needs a GPU: use auto or sdpa")
     kernel = kernel_for(device, run.attention, run.phase.seq_len)
-    recompute = run.recompute
     if recompute == "auto":
         recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
     dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
