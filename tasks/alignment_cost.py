@@ -93,7 +93,7 @@ def work_of(word: str, settings: Mapping[str, Any], road: Mapping[str, Any], cha
 def _instruct(config: InstructConfig, _: PairsConfig, chats: Chats, work: Work) -> None:
     work.tokens = chats.tokens
     work.train(chats.tokens * config.epochs)
-    work.answer(2 * min(config.dev_tasks, chats.tasks["dev"]), config.max_new_tokens)
+    work.answer(2 * min(config.held_out_tasks, chats.tasks[config.held_out]), config.max_new_tokens)
 
 
 def _pairs(config: PairsConfig, _: PairsConfig, chats: Chats, work: Work) -> None:

@@ -14,6 +14,7 @@ from data_curation.documents import read_rows
 from data_curation.place import Piece, Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
+from training.chat_loss import heldout_losses, labels, per_token
 
 Row = dict[str, Any]
 
@@ -37,33 +38,35 @@ class InstructConfig(Settings):
     """Tokens of a packed row; longer conversations are dropped and counted."""
     batch_size: int = Field(default=16, gt=0)
     """Packed rows of one optimizer step."""
-    dev_tasks: int = Field(default=400, ge=0)
-    """Dev tasks answered greedily before and after."""
-    dev_chats: int = Field(default=400, ge=0)
-    """Dev conversations whose loss is measured before and after."""
+    held_out: Literal["dev", "test"] = "test"
+    """Part of the dialogues that is measured before and after; `dev` while settings are chosen."""
+    held_out_tasks: int = Field(default=1000, ge=0)
+    """Held-out tasks answered greedily before and after."""
+    held_out_chats: int = Field(default=400, ge=0)
+    """Held-out conversations whose loss is measured before and after."""
     max_new_tokens: int = Field(default=64, gt=0)
-    """Longest greedy answer to a dev task, in tokens."""
+    """Longest greedy answer to a held-out task, in tokens."""
     seed: int = 0
     """Seed of the order of the packed rows."""
 
 
 def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
-    """Part `model`: the base model tuned on the dialogues' split train, measured on dev before and after."""
+    """Part `model`: the base model tuned on the dialogues' split train, measured on held-out ones before and after."""
     from training.chat import check_contract
 
     source = model.folder("model", place.scratch)
     base, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
-    dev = _dev(config, tokenizer, dialogues)
-    before = place.done("before") or _measured(config, place, "before", base, tokenizer, dev)
+    held = _held_out(config, tokenizer, dialogues)
+    before = place.done("before") or _measured(config, place, "before", base, tokenizer, held)
     done = place.done("model") or _train(config, place, source, base, tokenizer, dialogues)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
         raise StageError("instruct: the chat template changed during training")
-    after = _measured(config, place, "after", tuned, tokenizer, dev)
+    after = _measured(config, place, "after", tuned, tokenizer, held)
     counts = done.counts
-    _report(counts, before.note, after.note, dev)
+    _report(counts, before.note, after.note, held)
     return counts
 
 
@@ -140,11 +143,6 @@ def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts:
     return pack_dataset(unpacked, config.seq_len, "bfd")
 
 
-def labels(ids: Sequence[int], mask: Sequence[int]) -> list[int]:
-    """The tokens where the assistant speaks, -100 elsewhere."""
-    return [token if on else -100 for token, on in zip(ids, mask, strict=True)]
-
-
 def _rows(dialogues: Artifact, split: str) -> list[Row]:
     return [row for uri in dialogues.uris(split, ".parquet") for row in read_rows(uri)]
 
@@ -152,93 +150,60 @@ def _rows(dialogues: Artifact, split: str) -> list[Row]:
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _dev(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> dict[str, list[Row]]:
-    """Dev tasks and dev conversations, the latter only where they fit into a row."""
+def _held_out(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> dict[str, list[Row]]:
+    """Held-out tasks and conversations, the latter only where they fit into a row."""
     from training.chat import encode_all
 
-    rows = _rows(dialogues, "dev")
-    tasks = [row for row in rows if row["kind"] == "task"][: config.dev_tasks]
+    rows = _rows(dialogues, config.held_out)
+    tasks = [row for row in rows if row["kind"] == "task"][: config.held_out_tasks]
     chats = [row for row in rows if row["kind"] == "chat"]
     encoded = encode_all(tokenizer, [row["messages"] for row in chats])
     short = [row for row, (ids, _) in zip(chats, encoded, strict=True) if len(ids) <= config.seq_len]
-    return {"tasks": tasks, "chats": short[: config.dev_chats]}
+    return {"tasks": tasks, "chats": short[: config.held_out_chats]}
 
 
 def _measured(
-    config: InstructConfig, place: Place, when: str, model: Any, tokenizer: Any, dev: dict[str, list[Row]]
+    config: InstructConfig, place: Place, when: str, model: Any, tokenizer: Any, held: dict[str, list[Row]]
 ) -> Piece:
     """A piece whose note holds {"solved": 0 or 1 a task, "answers", "losses": [nats, trained tokens] a chat}."""
     from training.chat import generate_answers
     from training.verifiers import verify
 
-    prompts = [row["messages"][:-1] for row in dev["tasks"]]
+    prompts = [row["messages"][:-1] for row in held["tasks"]]
     answers = generate_answers(model, tokenizer, prompts, config.max_new_tokens)
     with place.piece(when) as piece:
         piece.piece.note = {
             "solved": [
                 float(verify(json.loads(row["task"]), answer))
-                for row, answer in zip(dev["tasks"], answers, strict=True)
+                for row, answer in zip(held["tasks"], answers, strict=True)
             ],
             "answers": answers,
-            "losses": heldout_losses(model, tokenizer, [row["messages"] for row in dev["chats"]]),
+            "losses": heldout_losses(model, tokenizer, [row["messages"] for row in held["chats"]]),
         }
     return piece.piece
 
 
-def heldout_losses(model: Any, tokenizer: Any, conversations: Sequence[Any], batch: int = 16) -> list[list[float]]:
-    """For each conversation [nats summed over the assistant's tokens, their number]."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from training.chat import encode_all
-
-    encoded = encode_all(tokenizer, conversations)
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
-    found: list[list[float]] = [[] for _ in encoded]
-    for start in range(0, len(order), batch):
-        share = order[start : start + batch]
-        width = max(len(encoded[index][0]) for index in share)
-        tokens = torch.full((len(share), width), tokenizer.pad_token_id)
-        wanted = torch.full((len(share), width), -100)
-        for row, index in enumerate(share):
-            ids, mask = encoded[index]
-            tokens[row, : len(ids)] = torch.tensor(ids)
-            wanted[row, : len(ids)] = torch.tensor(labels(ids, mask))
-        # Padding stands on the right of causal attention: no real token sees it.
-        with torch.inference_mode():
-            logits = model(input_ids=tokens.to(model.device), use_cache=False).logits[:, :-1].float()
-        nats = cross_entropy(logits.transpose(1, 2), wanted[:, 1:].to(model.device), reduction="none").sum(1)
-        counted = (wanted[:, 1:] != -100).sum(1)
-        for index, value, number in zip(share, nats.tolist(), counted.tolist(), strict=True):
-            found[index] = [value, number]
-    return found
-
-
-def _report(counts: Counts, before: Row, after: Row, dev: dict[str, list[Row]]) -> None:
+def _report(counts: Counts, before: Row, after: Row, held: dict[str, list[Row]]) -> None:
     for when, note in (("before", before), ("after", after)):
-        counts.metrics[f"dev task accuracy {when}"] = measures.mean(note["solved"])
-        counts.metrics[f"dev loss {when}"] = per_token(note["losses"])
+        counts.metrics[f"task accuracy {when}"] = measures.mean(note["solved"])
+        counts.metrics[f"conversation loss {when}"] = per_token(note["losses"])
     families: dict[str, list[float]] = {}
-    for row, solved in zip(dev["tasks"], after["solved"], strict=True):
+    for row, solved in zip(held["tasks"], after["solved"], strict=True):
         families.setdefault(_family(row), []).append(solved)
     for name, values in sorted(families.items()):
-        counts.metrics[f"dev accuracy of {name}"] = measures.mean(values)
+        counts.metrics[f"accuracy of {name}"] = measures.mean(values)
     gain = measures.difference(after["solved"], before["solved"])
-    counts.gates.append(measures.gate("dev task accuracy above the base model's", gain, 0.0, errors=2.0))
-    for row, old, new in list(zip(dev["tasks"], before["answers"], after["answers"], strict=True))[:5]:
+    counts.gates.append(measures.gate("task accuracy gained, above 0 by 2 standard errors", gain, 0.0, errors=2))
+    if held["chats"]:
+        # A conversation each, whatever its length, so that the pairs' standard error is the usual one.
+        old, new = ([nats / max(1, number) for nats, number in note["losses"]] for note in (before, after))
+        fallen = measures.difference(old, new)
+        counts.gates.append(
+            measures.gate("conversation loss fallen, above 0 by 2 standard errors", fallen, 0, errors=2)
+        )
+    for row, old, new in list(zip(held["tasks"], before["answers"], after["answers"], strict=True))[:5]:
         text = f"user: {row['messages'][0]['content']}\nbefore: {old}\nafter: {new}"
-        counts.samples.append({"title": f"dev task, {_family(row)}", "text": text})
-
-
-def per_token(losses: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Nats per assistant token over all conversations; the standard error is that of a ratio of means."""
-    tokens = sum(number for _, number in losses)
-    if not tokens:
-        return measures.mean([])
-    value, n = sum(nats for nats, _ in losses) / tokens, len(losses)
-    spread = sum((nats - value * number) ** 2 for nats, number in losses)
-    error = math.sqrt(spread * n / (n - 1)) / tokens if n > 1 else None
-    return {"value": value, "n": n, "standard_error": error}
+        counts.samples.append({"title": f"held-out task, {_family(row)}", "text": text})
 
 
 def _family(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Group-relative policy optimisation on verifiable tasks, measured from step 0."""
+"""Online training on verifiable tasks (GRPO or RLOO), measured from step 0."""
 
 import json
 from collections.abc import Callable
@@ -19,6 +19,9 @@ from training.reward import Scorer, is_fit
 class ReinforceConfig(Settings):
     """Settings of `reinforce`."""
 
+    algorithm: Literal["grpo", "rloo"] = "grpo"
+    """GRPO compares a sample with its group's mean in units of its spread; RLOO with the mean of the others, and its
+    KL divergence enters the reward."""
     steps: int = Field(default=200, gt=0)
     """Optimizer steps."""
     prompts_per_step: int = Field(default=32, gt=0)
@@ -26,15 +29,15 @@ class ReinforceConfig(Settings):
     samples: int = Field(default=8, ge=2)
     """Answers sampled per prompt: the group that an answer is compared with."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """Learning rate of AdamW after `warmup`, constant; small models stand 1e-5 to 3e-5, large ones 1e-6."""
+    """Learning rate of AdamW after `warmup`, constant; a model of a million parameters wants 1e-3, a billion 1e-6."""
     warmup: int = Field(default=10, ge=0)
     """Steps in which the learning rate rises from 0."""
     beta: float = Field(default=0.02, gt=0)
     """Weight of the KL divergence from the model handed in."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """TRL's name of the loss: how token losses are averaged."""
+    """TRL's name of GRPO's loss: how token losses are averaged."""
     scale: Literal["group", "batch", "none"] = "group"
-    """What advantages are divided by: a group's own standard deviation, the batch's, or nothing."""
+    """What GRPO's advantages are divided by: a group's own standard deviation, the batch's, or nothing."""
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range of the probability ratio."""
     temperature: float = Field(default=1.0, gt=0)
@@ -46,11 +49,13 @@ class ReinforceConfig(Settings):
     families: list[str] = Field(default_factory=list)
     """Task families to train on and to measure; none listed: all."""
     easiest: float = Field(default=0.95, ge=0, le=1)
-    """Families with a greedy accuracy above this at step 0 are not trained on: their groups earn equal rewards."""
+    """Families with a greedy accuracy on `dev` above this are not trained on: their groups earn equal rewards."""
     hardest: float = Field(default=0.05, ge=0, le=1)
-    """Families with a greedy accuracy below this at step 0 are not trained on, for the same reason."""
-    held_out: Literal["dev", "test"] = "dev"
-    """Part of the dialogues whose tasks are measured at step 0 and at the end."""
+    """Families with a greedy accuracy on `dev` below this at step 0 are not trained on, for the same reason."""
+    dev_tasks: int = Field(default=400, ge=0)
+    """Tasks of `dev` that tell which families are trained on; 0 trains on all."""
+    held_out: Literal["dev", "test"] = "test"
+    """Part of the dialogues whose tasks are measured at step 0 and at the end; `dev` while settings are chosen."""
     held_out_tasks: int | None = 1000
     """Tasks of that part, taken in its order; none takes all."""
     seed: int = 0
@@ -72,8 +77,10 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     counts = Counts(taken={"tasks": len(train)})
+    dev = task_rows(config, dialogues, "dev")[: config.dev_tasks]
+    known = _measured(config, place, "known", policy, tokenizer, dev)
     before = _measured(config, place, "before", policy, tokenizer, held)
-    train = teachable(config, train, held, before, counts)
+    train = teachable(config, train, dev, known, counts)
     done = place.done("model") or _train(config, place, source, tokenizer, train, reward)
     counts.add(done.counts)
     folder = place.folder(done, "model")
@@ -116,7 +123,7 @@ def _train(
     weights = [1.0, config.reward_weight][: len(rewards)]
     longest = max(len(ids) for ids in encode_prompts(tokenizer, [row["messages"][:-1] for row in rows]))
     tasks = [{"prompt": row["messages"][:-1], "task": row["task"]} for row in rows]
-    trainer = _trainer_class()(
+    trainer = _trainer_class(config.algorithm)(
         model=AutoModelForCausalLM.from_pretrained(source), reward_funcs=rewards,
         args=_options(config, place, weights, longest),
         train_dataset=Dataset.from_list(tasks).select(prompt_order(len(tasks), config)),
@@ -144,30 +151,32 @@ def encode_prompts(tokenizer: Any, prompts: list[list[dict[str, str]]]) -> list[
     return [ids[json.dumps(prompt)] for prompt in prompts]
 
 
-def _trainer_class() -> type:
+def _trainer_class(algorithm: str) -> type:
+    """TRL's trainer, but its prompts are encoded by us: its own encoding lets typed control tokens through."""
     from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.rloo_trainer import RLOOTrainer
 
-    class Encoded(GRPOTrainer):
-        """GRPO whose prompts are encoded by us: TRL's own encoding lets typed control tokens through."""
+    def encode(self: Any, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return encode_prompts(self.processing_class, prompts), None, {}
 
-        def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return encode_prompts(self.processing_class, prompts), None, {}
-
-    return Encoded
+    return type("Encoded", (GRPOTrainer if algorithm == "grpo" else RLOOTrainer,), {"_tokenize_prompts": encode})
 
 
 def _options(config: ReinforceConfig, place: Place, weights: list[float], longest: int) -> Any:
     from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.rloo_config import RLOOConfig
 
     from training.trainers import arguments, batches
 
+    grpo = config.algorithm == "grpo"
+    own = {"loss_type": config.loss_type, "scale_rewards": config.scale} if grpo else {}
     return arguments(
-        GRPOConfig, place, max_steps=config.steps, learning_rate=config.learning_rate,
+        GRPOConfig if grpo else RLOOConfig, place, max_steps=config.steps, learning_rate=config.learning_rate,
         lr_scheduler_type="constant_with_warmup", warmup_steps=config.warmup, logging_steps=1,
         # Generation and optimizer step coincide, so every step is on-policy and any step may be resumed from.
         **batches(config.prompts_per_step * config.samples, longest + config.max_new_tokens, place),
         num_generations=config.samples,
-        beta=config.beta, loss_type=config.loss_type, scale_rewards=config.scale, epsilon=config.clip,
+        beta=config.beta, epsilon=config.clip, **own,
         shuffle_dataset=False, temperature=config.temperature, max_completion_length=config.max_new_tokens,
         reward_weights=weights, seed=config.seed,
     )  # fmt: skip

@@ -105,7 +105,7 @@ def test_more_steps_than_last_time_take_more_seconds(tmp_path: Path) -> None:
 def test_work_by_hand() -> None:
     """Training counts three passes, reading one; answers read their prompt and half of what they may say."""
     tokens = 100 * rates.PROMPT_TOKENS + 3800 / rates.BYTES_PER_TOKEN
-    work = work_of("instruct", {"epochs": 2, "dev_tasks": 30, "max_new_tokens": 16}, ROAD, CHATS, 10.0)
+    work = work_of("instruct", {"epochs": 2, "held_out": "dev", "held_out_tasks": 30, "max_new_tokens": 16}, ROAD, CHATS, 10.0)
     assert work.tokens == tokens
     assert work.flops == 10 * (3 * 2 * tokens + 2 * 20 * (rates.PROMPT_TOKENS + 8))
     assert work.steps == 16  # 40 answers are one batch

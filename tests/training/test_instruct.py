@@ -16,10 +16,11 @@ from data_curation.artifact import Artifact
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
-from training.instruct import InstructConfig, heldout_losses, instruct, per_token
+from training.chat_loss import heldout_losses, labels, per_token
+from training.instruct import InstructConfig, instruct
 
 CONFIG = InstructConfig(
-    learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, warmup=0.05, dev_tasks=40, max_new_tokens=4
+    learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, warmup=0.05, held_out_tasks=40, max_new_tokens=4
 )
 
 
@@ -45,7 +46,7 @@ def chats(count: int) -> list[dict[str, Any]]:
 @pytest.fixture
 def dialogues(tmp_path: Path) -> Artifact:
     """Coin tasks and small talk to train on, others held out."""
-    splits = {"train": coins(0, 120) + chats(20), "dev": coins(200, 240) + chats(6)}
+    splits = {"train": coins(0, 120) + chats(20), "test": coins(200, 240) + chats(6)}
     files = {split: {"00000.parquet": parquet(rows, DIALOGUES)} for split, rows in splits.items()}
     return artifact("dialogues", tmp_path / "dialogues", files)
 
@@ -56,10 +57,10 @@ def test_planted_answers_are_learned_and_stopped(
     """Held-out accuracy and loss improve from nothing, the gate passes, the folder keeps tokenizer files and eos."""
     place = new_place()
     counts = instruct(CONFIG.model_copy(update={"epochs": 10, "learning_rate": 1e-2}), tiny_model, dialogues, place)
-    assert counts.metrics["dev task accuracy before"]["value"] == 0.0
-    assert counts.metrics["dev task accuracy after"]["value"] > 0.4  # half of the coins are "yes"
-    assert counts.metrics["dev loss after"]["value"] < counts.metrics["dev loss before"]["value"] / 4
-    assert counts.gates[0]["passed"]
+    assert counts.metrics["task accuracy before"]["value"] == 0.0
+    assert counts.metrics["task accuracy after"]["value"] > 0.4  # half of the coins are "yes"
+    assert counts.metrics["conversation loss after"]["value"] < counts.metrics["conversation loss before"]["value"] / 4
+    assert [gate["passed"] for gate in counts.gates] == [True, True]
     published, source = Path(place.home) / "model", Path(tiny_model.home) / "model"
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (published / name).read_bytes() == (source / name).read_bytes()
@@ -178,7 +179,6 @@ def test_held_out_loss_equals_the_models_own(tiny_model: Artifact) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from training.chat import encode
-    from training.instruct import labels
 
     folder = Path(tiny_model.home) / "model"
     model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -33,7 +33,7 @@ CONFIG = ReinforceConfig(
 @pytest.fixture
 def dialogues(tmp_path: Path) -> Artifact:
     """Coin tasks: 32 to train, 40 held out."""
-    parts = {"train": coins(100, 132), "dev": coins(200, 240), "test": coins(300, 301)}
+    parts = {"train": coins(100, 132), "dev": coins(200, 216), "test": coins(300, 340)}
     files = {part: {"00000.parquet": parquet(rows, DIALOGUES)} for part, rows in parts.items()}
     return artifact("dialogues", tmp_path / "dialogues", files)
 
@@ -45,12 +45,13 @@ def unfit(tmp_path: Path) -> Artifact:
     return artifact("reward", tmp_path / "reward", files)
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 def test_rewarded_answers_become_the_greedy_ones(
-    coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+    coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place], algorithm: str
 ) -> None:
     """Sampled reward ends near 1, held-out greedy accuracy at 1, and KL, entropy and shares are kept for plots."""
     place = new_place()
-    counts = reinforce(CONFIG, coin_model, dialogues, unfit, place)
+    counts = reinforce(CONFIG.model_copy(update={"algorithm": algorithm}), coin_model, dialogues, unfit, place)
     assert counts.metrics["greedy accuracy at the end"]["value"] == 1.0
     assert counts.metrics["kl, last tenth"]["value"] > 0
     reward = json.loads(Path(place.home, "records", "plot-reward.json").read_text())["series"]["verifier"]
@@ -83,7 +84,7 @@ def test_resuming_gives_the_bytes_of_an_unbroken_run(
     for piece in whole.pieces():
         if piece.name in ("model", "after", "checkpoint-000007"):
             whole.drop(piece)
-    assert second.adopt(whole.home) == ["before", "checkpoint-000006"]
+    assert second.adopt(whole.home) == ["before", "checkpoint-000006", "known"]
     counts = reinforce(CONFIG, coin_model, dialogues, unfit, second)
     assert parts_of(second.pieces())["model"].digest == expected
     assert counts.metrics["greedy accuracy at step 0"]["n"] == 40
