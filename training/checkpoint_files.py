@@ -194,11 +194,13 @@ def part_of(name: str) -> str:
 def local_file(place: Place, piece: Piece, path: str) -> Path:
     """A file of a checkpoint on this machine, its hash checked. Raises InputError when it is missing or damaged."""
     part = part_of(piece.name)
-    found = [file for file in piece.files[part] if file.path == path]
+    found = [file for file in piece.files.get(part, []) if file.path == path]
     try:
-        return place.folder(Piece(piece.name, {part: found}), part) / path
+        if found:
+            return place.folder(Piece(piece.name, {part: found}), part) / path
     except FileNotFoundError:
-        raise InputError(f"{place.home}/{part}/{path}: missing") from None
+        pass
+    raise InputError(f"{place.home}/{part}/{path}: missing")
 
 
 def read_index(place: Place, piece: Piece) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,8 +15,8 @@ MANY, AMONG = 5, 10
 """So many skipped steps among so many are no accident: data or an update before them spoilt the model."""
 BEFORE = 8
 """Steps before the first skipped one that may be the cause and are stepped over too; each rewind doubles them."""
-REWINDS = 3
-"""After so many training is given up."""
+REWINDS, LASTING = 3, 1000
+"""After so many rewinds in so many steps training is given up."""
 NAMED = 5  # ids of documents in a message; all are in the records
 
 
@@ -46,22 +46,27 @@ def reason_to_rewind(state: State) -> Rewind | None:
     if len(last) < MANY:
         return None
     before = [record.step for record in state.history if record.step < last[0].step]
-    number = BEFORE * 2 ** len(state.rewinds)
+    number = BEFORE * 2 ** len(_recent(state))
     first = before[-number] if len(before) >= number else 0
     return Rewind(
         first, state.step, f"{len(last)} of {AMONG} steps were skipped, step {last[-1].step} because {last[-1].why}"
     )
 
 
-def give_up(name: str, state: State, rewind: Rewind, documents: Sequence[str]) -> StageError:
-    """The end of a training that many rewinds did not heal."""
-    return StageError(
-        f"{name}: {rewind.why}, after {len(state.rewinds)} rewinds: training has diverged: lower learning_rate, raise "
-        f"warmup_steps, or take out documents of these steps ({named(documents)})"
-    )
+def give_up(name: str, state: State, rewind: Rewind, documents: Sequence[str]) -> None:
+    """Raise StageError if many rewinds have not helped."""
+    if len(_recent(state)) >= REWINDS:
+        raise StageError(
+            f"{name}: {rewind.why}, after {REWINDS} rewinds: training has diverged: lower learning_rate, raise "
+            f"warmup_steps, or take out documents of these steps ({named(documents)})"
+        )
 
 
 def named(documents: Sequence[str]) -> str:
     """A few ids and the number of the rest."""
     more = f" and {len(documents) - NAMED} more" if len(documents) > NAMED else ""
     return ", ".join(documents[:NAMED]) + more
+
+
+def _recent(state: State) -> list[Rewind]:
+    return [rewind for rewind in state.rewinds if state.step - rewind.stop < LASTING]

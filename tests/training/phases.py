@@ -61,6 +61,11 @@ def digests(output: Artifact) -> dict[str, str]:
     return {name: part.digest for name, part in output.parts.items()}
 
 
+def taken(place: Place) -> list[dict[str, Any]]:
+    """The steps that were taken, by a finished training's records."""
+    return [json.loads(line) for line in Path(place.home, "records", "steps.jsonl").read_text().splitlines()]
+
+
 def losses(place: Place) -> list[float]:
     """Loss of every step of a place's training."""
-    return [step["loss"] for step in json.loads(Path(place.home, "records", "steps.json").read_text())]
+    return [step["loss"] for step in taken(place)]

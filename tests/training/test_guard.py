@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from training.guard import AMONG, BEFORE, MANY, WINDOW, give_up, named, reason_to_rewind, reason_to_skip
+from data_curation.settings import StageError
+from training.guard import AMONG, BEFORE, LASTING, MANY, WINDOW, give_up, named, reason_to_rewind, reason_to_skip
 from training.state import Rewind, SkippedStep, State, StepRecord
 
 
@@ -56,9 +57,10 @@ def test_many_skipped_steps_step_over_them_and_what_may_be_the_cause() -> None:
 
 
 def test_a_training_that_is_given_up_names_documents() -> None:
-    """The reason, how often it was tried, what to change, and a few of the documents."""
+    """The reason, how often it was tried, what to change, a few of the documents; rewinds of long ago do not count."""
     assert named(["a", "b"]) == "a, b"
     assert named([*"abcdefg"]) == "a, b, c, d, e and 2 more"
-    text = str(give_up("pretrain-8k", State(rewinds=[Rewind(1, 9, "")] * 3), Rewind(2, 9, "loss is nan"), ["a"]))
-    assert text.startswith("pretrain-8k: loss is nan, after 3 rewinds: training has diverged: lower learning_rate")
-    assert text.endswith("(a)")
+    late, rewind = State(5 + LASTING, rewinds=[Rewind(1, 5, "")] * 3), Rewind(2, 9, "loss is nan")
+    give_up("pretrain-8k", late, rewind, ["a"])
+    with pytest.raises(StageError, match=r"8k: loss is nan, after 3 rewinds: training has diverged: .* \(a\)"):
+        give_up("pretrain-8k", State(9, rewinds=late.rewinds), rewind, ["a"])

@@ -1,0 +1,127 @@
+"""Guarantees under kills: at any moment, of any rank, training goes on to the bytes of an unbroken run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from data_curation.artifact import Artifact
+from data_curation.place import Place
+from data_curation.settings import TransientError
+from tests.training.phases import config, digests, losses, published, taken
+from training.phases import Phase
+from training.pretrain import PhaseRun, pretrain
+
+STEPS = 24
+
+
+def run() -> PhaseRun:
+    """One phase of 24 steps."""
+    return config(phases=[Phase(seq_len=32, tokens=STEPS * 256, learning_rate=1e-2)]).run_of(0)
+
+
+def test_kills_at_random_moments_change_no_byte(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], tmp_path: Path
+) -> None:
+    """Killed at steps and amid background writes, each next attempt adopts what is complete; in the end model, state
+    and the records of all steps are those of an unbroken run."""
+    unbroken = new_place("unbroken")
+    pretrain(run(), shards, tokenizer, None, unbroken)
+    chance, homes = random.Random(0), []
+    for number, what in enumerate(("write", "step", "write", "write")):
+        place = new_place(f"attempt-{number}", checkpoint_seconds=0)
+        adopted = [name for home in reversed(homes) for name in place.adopt(home)]
+        assert bool(adopted) == bool(homes)
+        at = chance.randrange(1, 6) if what == "step" else chance.randrange(100, 500)  # about 90 writes a checkpoint
+        spec = tmp_path / "spec.json"
+        spec.write_text(
+            json.dumps(
+                {
+                    "what": what, "at": at, "run": run().model_dump(mode="json"), "home": place.home,
+                    "scratch": str(place.scratch), "resources": place.resources.model_dump(mode="json"),
+                    "shards": shards.home, "tokenizer": tokenizer.home,
+                }
+            )
+        )  # fmt: skip
+        assert subprocess.run([sys.executable, "-m", "tests.training.killed", str(spec)]).returncode == -signal.SIGKILL
+        homes.append(place.home)
+    last = new_place("last")
+    for home in reversed(homes):
+        last.adopt(home)
+    pretrain(run(), shards, tokenizer, None, last)
+    assert digests(published(last)) == digests(published(unbroken))
+    assert taken(last) == taken(unbroken)
+    assert [record["step"] for record in taken(last)] == list(range(STEPS))
+
+
+@contextmanager
+def when_saved(place: Place, step: int, action: Callable[[], Any]) -> Generator[None]:
+    """Do something once a checkpoint of this step or a later one is complete."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            names = [path.stem for path in Path(place.home, "work", "pieces").glob("checkpoint-*.json")]
+            if any(int(name[-6:]) >= step for name in names):
+                action()
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def kill_rank(rank: int) -> None:
+    """kill -9 of one of this process's ranks."""
+    for process in psutil.Process().children(recursive=True):
+        if process.environ().get("RANK") == str(rank) and "training.launch" in process.cmdline():
+            process.kill()
+
+
+def test_ranks_killed_one_by_one_change_no_byte(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Either of two ranks may be killed; none is left, and two go on to the bytes of an unbroken run of two."""
+    unbroken, place = new_place("unbroken", ranks=2), new_place("broken", ranks=2, checkpoint_seconds=0)
+    pretrain(run(), shards, tokenizer, None, unbroken)
+    for rank, step in ((1, 3), (0, 9)):
+        with (
+            when_saved(place, step, lambda rank=rank: kill_rank(rank)),
+            pytest.raises(TransientError, match="a rank of 2 ended without a word"),
+        ):
+            pretrain(run(), shards, tokenizer, None, place)
+        assert not psutil.Process().children(recursive=True)
+    pretrain(run(), shards, tokenizer, None, place)
+    assert digests(published(place)) == digests(published(unbroken))
+    assert taken(place) == taken(unbroken)
+
+
+def test_sigterm_saves_two_ranks_and_one_goes_on(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """SIGTERM to the launcher reaches the ranks, who save and end; one rank takes over the same samples."""
+    one, two = new_place("one"), new_place("two", ranks=2, checkpoint_steps=5)
+    pretrain(run(), shards, tokenizer, None, one)
+    with (
+        when_saved(two, 5, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(TransientError, match=r"two: SIGTERM ended it after step \d+"),
+    ):
+        pretrain(run(), shards, tokenizer, None, two)
+    two.resources = one.resources
+    pretrain(run(), shards, tokenizer, None, two)
+    assert losses(two) == pytest.approx(losses(one), rel=2e-5)
+    assert [(r["labels"], r["bytes"]) for r in taken(two)] == [(r["labels"], r["bytes"]) for r in taken(one)]
