@@ -51,6 +51,8 @@ class Resources(Settings):
     """Seconds without a step after which pretraining counts as hung and is ended; the first step compiles."""
     log_seconds: float = Field(default=10.0, ge=0)
     """Seconds between two progress lines."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
+    """Where pretraining sends its metrics besides records/steps.jsonl; each is a package of that name to install."""
     cache_gigabytes: float = 100.0
     """Local disk for shards that pretraining reads from s3; those read longest ago make room."""
     task_seconds: float = Field(default=3600.0, gt=0)

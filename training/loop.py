@@ -10,12 +10,14 @@ from data_curation.settings import TransientError
 from training import model as models
 from training import parallel
 from training.checkpoint import Checkpoints
-from training.guard import REWINDS, give_up, named, reason_to_rewind
+from training.guard import give_up, named, reason_to_rewind
 from training.handover import save_state
 from training.launch import ALIVE
+from training.metrics import Metrics
 from training.pretrain import PhaseRun
 from training.probes import after_phase
 from training.records import counts_of, keep_curves, keep_skipped
+from training.speed import mfu
 from training.state import Rewind, State
 from training.step import Inputs, Trainer, prepare
 from training.stop import ended_when_silent, on_sigterm
@@ -27,14 +29,18 @@ def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     """Train one phase and publish parts `model` and `state`; every rank runs this, the first one writes."""
     trainer = prepare(run, inputs, place)
     first = trainer.ranks.rank == 0
-    with Checkpoints(place, trainer.ranks, trainer.model, trainer.optimizer) as checkpoints:
-        state, steps, seconds = Loop(trainer, checkpoints).run()
+    metrics = Metrics(run, place, len(trainer.tokenizer), trainer.devices())
+    with Checkpoints(place, trainer.ranks, trainer.model, trainer.optimizer) as checkpoints, metrics:
+        state, steps, seconds = Loop(trainer, checkpoints, metrics).run()
     counts = counts_of(run, place.name, trainer.batches, state)
+    counts.warnings += metrics.warnings
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     counts.metrics["parameters"] = {"value": parameters, "n": None, "standard_error": None}
     if steps:
         speed = steps * run.tokens_per_step / seconds
         counts.metrics["tokens_per_second"] = {"value": speed, "n": steps, "standard_error": None}
+        if used := mfu(speed, metrics.flops, metrics.devices):
+            counts.metrics["mfu"] = {"value": used, "n": steps, "standard_error": None}
     if stalls := checkpoints.stalls[1:]:  # the first one takes the memory for all
         counts.metrics["checkpoint_stall_seconds"] = {"value": max(stalls), "n": len(stalls), "standard_error": None}
     counters = {
@@ -68,9 +74,8 @@ def _publish(trainer: Trainer, state: State, inputs: Inputs, counts: Counts) -> 
 class Loop:
     """The steps of one phase from wherever its newest checkpoint is."""
 
-    def __init__(self, trainer: Trainer, checkpoints: Checkpoints) -> None:
-        self.trainer, self.checkpoints = trainer, checkpoints
-        self.progress = trainer.place.progress("tokens", trainer.run.steps * trainer.run.tokens_per_step)
+    def __init__(self, trainer: Trainer, checkpoints: Checkpoints, metrics: Metrics) -> None:
+        self.trainer, self.checkpoints, self.metrics = trainer, checkpoints, metrics
         self.steps, self.begin = 0, time.monotonic()
 
     def run(self) -> tuple[State, int, float]:
@@ -104,23 +109,18 @@ class Loop:
         else:
             state = found[0]
             trainer.batches.resume(found[1], trainer.run.index)
-        self.progress.done = state.step * trainer.run.tokens_per_step
+        self._tell_from(state)
         return state
 
+    def _tell_from(self, state: State) -> None:
+        if self.trainer.ranks.rank == 0:
+            self.metrics.begin(state)
+
     def _say(self, state: State) -> None:
-        trainer, now = self.trainer, time.monotonic()
         self.steps += 1
-        if trainer.ranks.rank:
-            return
-        (trainer.place.scratch / ALIVE).touch()
-        loss = f"loss {state.history[-1].loss:.3f}, " if state.history else ""
-        speed = self.steps * trainer.run.tokens_per_step / (now - self.begin)
-        skipped = len(state.skipped) + len(state.passed())
-        self.progress.done = (state.step - 1) * trainer.run.tokens_per_step
-        self.progress.update(
-            trainer.run.tokens_per_step,
-            f"{loss}{speed:,.0f} tokens/s" + (f", {skipped} steps skipped" if skipped else ""),
-        )
+        if self.trainer.ranks.rank == 0:
+            (self.trainer.place.scratch / ALIVE).touch()
+            self.metrics.step(state, len(state.skipped) + len(state.passed()))
 
     def _rewind(self, state: State, rewind: Rewind) -> State:
         """Return to the last checkpoint before what went wrong and step over the data since; all ranks do the same."""
@@ -132,8 +132,7 @@ class Loop:
         documents = trainer.batches.documents(trainer.run.index, sorted(bad.passed())) if first else []
         if first:
             keep_skipped(trainer.run, trainer.place, trainer.batches, bad)
-        if len(state.rewinds) == REWINDS:
-            raise give_up(name, state, rewind, documents)
+        give_up(name, state, rewind, documents)
         self.checkpoints.rewind(rewind)
         found = self.checkpoints.load()
         assert found is not None
@@ -142,6 +141,7 @@ class Loop:
                 "%s: %s: it goes on from step %d and steps over steps %d to %d, of documents %s",
                 name, rewind.why, found[0].step, rewind.first, rewind.stop - 1, named(documents),
             )  # fmt: skip
+        self._tell_from(found[0])
         return found[0]
 
     def _save_if_due(self, state: State, seconds: float, asked: bool) -> bool:

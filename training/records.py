@@ -1,7 +1,6 @@
 """What a phase says of itself when it is over: counts and warnings, curves by step."""
 
 import math
-from dataclasses import asdict
 
 from data_curation.counts import Counts
 from data_curation.place import Place
@@ -48,7 +47,7 @@ def counts_of(run: PhaseRun, name: str, batches: Batches, state: State) -> Count
 
 
 def keep_curves(run: PhaseRun, place: Place, state: State) -> None:
-    """Plots of loss, learning rate and gradient norm over the tokens, and the records of all steps taken."""
+    """Plots of loss, learning rate and gradient norm over the tokens."""
     at = [(run.earlier_steps + record.step + 1) * run.tokens_per_step / 1e6 for record in state.history]
     title, x = f"phase of {run.phase.seq_len} tokens", "million tokens"
     series = {
@@ -58,7 +57,6 @@ def keep_curves(run: PhaseRun, place: Place, state: State) -> None:
     }
     for name, (what, y, values) in series.items():
         place.plot(name, f"{what}, {title}", x, y, {name: list(zip(at, values, strict=True))})
-    place.record("steps", [asdict(record) for record in state.history])
 
 
 def keep_skipped(run: PhaseRun, place: Place, batches: Batches, state: State) -> None:

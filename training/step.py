@@ -80,6 +80,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
 
+    def devices(self) -> list[str]:
+        """Names of the devices of all ranks, which are alike."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return [name] * self.ranks.world
+
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
         rows, width = batch.tokens.shape
