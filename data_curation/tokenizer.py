@@ -45,7 +45,8 @@ class TokenizerConfig(Settings):
     """Regular expression (Oniguruma) whose matches no merge may cross; empty: words with a leading space, digits,
     signs, line ends, other spaces, as in current open models."""
     reference: str = ""
-    """Tokenizer to compare with, a folder or hub name as in `path`; it changes the report, not the tokenizer."""
+    """Tokenizer to compare with, a folder or hub name as in `path`; empty: a BPE of as many entries with GPT-2's
+    pattern, trained on 32 MB of the same sample at most. It changes the report, not the tokenizer."""
     seed: int = 0
     """Chooses which documents are in the sample."""
 
@@ -75,14 +76,16 @@ def tokenizer(config: TokenizerConfig, documents: Artifact, place: Place) -> Cou
         if config.path:
             _copy(config, folder)
         else:
-            write_folder(folder, train(config, sample, place).to_str(pretty=True))
+            texts = _counted(sample.rows(0, sample.train), place.progress("documents"))
+            write_folder(folder, train(config, texts).to_str(pretty=True))
         check_contract(folder)
         with place.piece("tokenizer") as piece:
             piece.send("tokenizer", folder)
         done = piece.piece
-    reference = _reference(config, place.scratch) if config.reference else None
+    folder = place.folder(done, "tokenizer")
+    reference = _reference(config, folder, sample, place.scratch / "reference")
     rows = sample.measured(), sample.rows(0, sample.counted)
-    counts = measure(place.folder(done, "tokenizer"), reference, *rows, place)
+    counts = measure(folder, reference, *rows, place)
     counts.taken = {"documents": sample.documents, "bytes": sample.bytes}
     if counts.made["entries"] < config.vocab_size and not config.path:
         counts.warnings.append(
@@ -140,25 +143,31 @@ class Sample:
                     yield row["text"], row["language"] or "unknown", row["source"] or "unknown"
 
 
-def train(config: TokenizerConfig, sample: Sample, place: Place) -> Any:
+def train(config: TokenizerConfig, texts: Iterator[str]) -> Any:
     """A trained `tokenizers.Tokenizer`. Training sees only word counts, so files, order and threads do not matter."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, pre_tokenizers
 
-    made = Tokenizer(models.BPE())
     try:
         split = pre_tokenizers.Split(Regex(config.split()), "isolated")
     except Exception as error:  # the binding raises bare Exception for a wrong expression
         raise ConfigError(f"tokenizer.pattern: no valid regular expression ({error}): {config.split()}") from error
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])  # type: ignore[assignment]
+    words = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    return _bpe(words, config.vocab_size, texts)
+
+
+def _bpe(words: Any, entries: int, texts: Iterator[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = words
     made.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
+        vocab_size=entries,
         special_tokens=SPECIAL,  # type: ignore[arg-type]
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    progress = place.progress("documents")
-    made.train_from_iterator(_counted(sample.rows(0, sample.train), progress), trainer)
+    made.train_from_iterator(texts, trainer)
     return made
 
 
@@ -169,12 +178,19 @@ def _copy(config: TokenizerConfig, folder: Path) -> None:
         add_chat(folder)
 
 
-def _reference(config: TokenizerConfig, scratch: Path) -> Path:
-    """The folder of the tokenizer to compare with."""
-    folder = scratch / "reference"
+def _reference(config: TokenizerConfig, made: Path, sample: Sample, folder: Path) -> Path:
+    """The folder of the tokenizer to compare with: the one asked for, else what GPT-2's recipe makes of the sample."""
+    from tokenizers import Tokenizer, pre_tokenizers
+
     folder.mkdir(parents=True, exist_ok=True)
-    for file in given(config.reference, "tokenizer.reference"):
-        (folder / file.name).write_bytes(file.read_bytes())
+    if config.reference:
+        for file in given(config.reference, "tokenizer.reference"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+    entries = Tokenizer.from_file(str(made / "tokenizer.json")).get_vocab_size()
+    texts = (text for text, _, _ in sample.rows(0, sample.counted))
+    words = pre_tokenizers.ByteLevel(False, use_regex=True)
+    write_folder(folder, _bpe(words, max(entries, 256 + len(SPECIAL)), texts).to_str())
     return folder
 
 

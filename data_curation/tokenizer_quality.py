@@ -45,22 +45,19 @@ class _Sizes:
         return {"value": value, "n": number, "standard_error": error}
 
 
-def measure(
-    folder: Path, reference: Path | None, measured: Iterable[Row], trained: Iterable[Row], place: Place
-) -> Counts:
+def measure(folder: Path, reference: Path, measured: Iterable[Row], trained: Iterable[Row], place: Place) -> Counts:
     """Metrics of the tokenizer in `folder` on the measured documents; `trained` only adds to the use of entries.
 
     `tokens_against_reference` is its tokens over those of the tokenizer in `reference`, of the same documents.
     """
-    encoder, other = Encoder(folder), Encoder(reference) if reference else None
+    encoder, other = Encoder(folder), Encoder(reference)
     used = np.zeros(encoder.vocabulary, bool)
     groups: dict[str, dict[str, _Sizes]] = {"": {}, "language": {}, "source": {}}
     broken = 0 if encoder.slow.decode(encoder.encode([CHARACTERS])[0], skip_special_tokens=False) == CHARACTERS else 1
     for batch in _batched(measured):
         texts = [text for text, _, _ in batch]
         coded = encoder.encode(texts)
-        theirs = other.encode(texts) if other else coded
-        for (text, language, source), ids, alike in zip(batch, coded, theirs, strict=True):
+        for (text, language, source), ids, alike in zip(batch, coded, other.encode(texts), strict=True):
             row = (len(text.encode()), len(ids), len(alike))
             for kind, name in (("", ""), ("language", language), ("source", source)):
                 groups[kind].setdefault(name, _Sizes()).rows.append(row)
@@ -69,7 +66,7 @@ def measure(
     for batch in _batched(trained):
         for ids in encoder.encode([text for text, _, _ in batch]):
             used[ids] = True
-    return _counts(groups, used, broken, encoder, other is not None, place)
+    return _counts(groups, used, broken, encoder, place)
 
 
 def _batched(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -83,7 +80,6 @@ def _counts(
     used: np.ndarray[Any, Any],
     broken: int,
     encoder: Encoder,
-    compared: bool,
     place: Place,
 ) -> Counts:
     unused = encoder.vocabulary - int(used.sum()) - len(encoder.slow.get_added_tokens_decoder())
@@ -94,8 +90,7 @@ def _counts(
         for name in largest if kind in ("", "language") or len(largest) > 1 else []:
             tail = f"_{kind}_{name}" if kind == "source" else f"_{name}" if kind else ""
             counts.metrics[f"bytes_per_token{tail}"] = sizes[name].ratio(0, 1)
-            if compared:
-                counts.metrics[f"tokens_against_reference{tail}"] = sizes[name].ratio(1, 2)
+            counts.metrics[f"tokens_against_reference{tail}"] = sizes[name].ratio(1, 2)
         if kind:
             place.plot(
                 f"bytes-per-token-{kind}",
