@@ -1,7 +1,11 @@
 """Stages that misbehave, for tests of the process that a stage runs in."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -40,4 +44,24 @@ def diverged(config: RogueConfig, place: Place) -> Counts:
 def teller(config: RogueConfig, place: Place) -> Counts:
     """Print what nobody should read."""
     print("GET s3://joe:hunter2@host/a?token=TOPSECRET&x=1")
+    return Counts()
+
+
+def saver(config: RogueConfig, place: Place) -> Counts:
+    """Work until SIGTERM comes, then save for a while."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    print('@progress {"unit": "lines"}')
+    asked.wait(300)
+    threading.Event().wait(0.2)
+    Path(place.home, "saved").touch()
+    return Counts()
+
+
+def mule(config: RogueConfig, place: Place) -> Counts:
+    """Work on when SIGTERM comes."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(place.home, "pid").write_text(str(os.getpid()))
+    print('@progress {"unit": "lines"}')
+    threading.Event().wait(300)
     return Counts()

@@ -69,6 +69,23 @@ def test_scratch_of_a_killed_run_is_removed(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tokenmill")] == ["tokenmill-notes"]
 
 
+def test_a_run_that_ends_lets_its_stage_save(tmp_path: Path):
+    """When the parent is interrupted, the child may finish what it does on SIGTERM, as long as `grace_seconds` says."""
+    work = Work("saver", "tests.tasks.rogues:saver", RogueConfig(), {}, str(tmp_path), Resources(), None)
+    with pytest.raises(KeyboardInterrupt):
+        run_child(work, lambda line: os.kill(os.getpid(), signal.SIGINT))
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_stage_that_does_not_end_is_killed(tmp_path: Path):
+    """After `grace_seconds` nothing is left of a process group that ignores SIGTERM."""
+    resources = Resources(grace_seconds=0.1)
+    work = Work("mule", "tests.tasks.rogues:mule", RogueConfig(), {}, str(tmp_path), resources, None)
+    with pytest.raises(KeyboardInterrupt):
+        run_child(work, lambda line: os.kill(os.getpid(), signal.SIGINT))
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
 def _command(pid: int) -> list[str]:
     try:
         return psutil.Process(pid).cmdline()
