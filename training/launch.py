@@ -140,8 +140,12 @@ def main(spec: Path) -> None:
 
 def _leave_with(launcher: int, torchrun: int) -> None:
     """End this rank when its launcher or torchrun is gone: kill -9 of either leaves its children running."""
-    while os.getppid() == torchrun and psutil.pid_exists(launcher):
-        time.sleep(0.5)
+    try:
+        owner = psutil.Process(launcher)
+        while os.getppid() == torchrun and owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    except psutil.NoSuchProcess:
+        pass
     os._exit(1)
 
 

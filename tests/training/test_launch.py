@@ -102,5 +102,5 @@ def test_no_rank_survives_its_killed_launcher(tmp_path: Path) -> None:
         ]
     )  # fmt: skip
     launcher.kill()
+    assert rank.wait(timeout=60) == 1  # though nobody has waited for the launcher yet
     launcher.wait()
-    assert rank.wait(timeout=60) == 1
