@@ -52,6 +52,7 @@ def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     parallel.gather(trainer.model)
     counts.add(after_phase(trainer, inputs))
     if first:
+        (place.scratch / ALIVE).touch()  # to publish takes a time of its own
         _publish(trainer, state, inputs, counts)
     trainer.ranks.wait()
     return counts
