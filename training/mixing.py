@@ -21,7 +21,9 @@ class MixConfig(Settings):
     sources: dict[str, float] = {}
     """Weight of each source among this phase's tokens; a source not named gets none; empty: as many as it has."""
     long_share: float | None = Field(default=None, gt=0, le=1)
-    """Share of this phase's tokens from long documents (OLMo 3 takes 0.34); none: as many as there are."""
+    """Share of this phase's tokens from long documents (OLMo 3 takes 0.34); none: as many as there are. With it long
+    and short documents have epochs of their own: one comes again when all of its source and length (by powers of two)
+    have come, and not only when the whole source has. `plan` and `max_epochs` count those that come most often."""
     long_tokens: int | None = None
     """Documents of at least so many tokens are long, a power of two; none: the phase's seq_len, rounded down to one."""
 

@@ -218,3 +218,11 @@ def shards(chat_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Ar
     from tests.training.phases import counting_shards  # which takes from this module
 
     return counting_shards(chat_tokenizer, tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of one epoch of 131,072 tokens in documents of many lengths."""
+    from tests.training.numbered import shards, sizes_of
+
+    return shards(tmp_path_factory.mktemp("shards"), sizes_of(1 << 17), ("web", "books", "code"), number=5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_curation.shards import Shards
-from tests.training.test_batches import shards, sizes_of
+from tests.training.numbered import shards, sizes_of
 from training.mixing import MixConfig
 from training.stream import Span, Stream, permutation
 
