@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.attention import attend, layout_of
+from training.attention import attend
+from training.layout import layout_of
 
 HEADS, KV_HEADS, WIDTH = 16, 8, 128
 TOLERANCE = 0.02

@@ -83,8 +83,8 @@ def _step(row: Row, model: Any, optimizer: Any, kernel: Any) -> Callable[[], flo
     import torch
     from torch.nn.functional import pad
 
-    from training.attention import layout_of
     from training.decoder import Decoder
+    from training.layout import layout_of
 
     device = next(model.parameters()).device
     documents, positions = row.documents
@@ -114,7 +114,8 @@ def _attention(row: Row, kernel: Any) -> float:
     """Seconds of one layer's attention, forward and backward, with nothing around it."""
     import torch
 
-    from training.attention import attend, layout_of
+    from training.attention import attend
+    from training.layout import layout_of
 
     if not torch.cuda.is_available():
         return 0.0

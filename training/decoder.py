@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from training.attention import Kernel, Layout, attend
+from training.attention import attend
+from training.layout import Kernel, Layout
 from training.loss import linear_cross_entropy
 from training.mlp import gated_mlp
 from training.norms import Fusion, norm_product, rms_norm

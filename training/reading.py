@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 
-from training.attention import layout_of
 from training.decoder import Decoder
+from training.layout import layout_of
 from training.loss import CHUNK
 from training.parallel import Ranks
 

@@ -14,11 +14,12 @@ from data_curation.settings import ConfigError
 from data_curation.shards import Shards
 from training import model as models
 from training import optimizers, parallel
-from training.attention import kernel_for, layout_of
+from training.attention import kernel_for
 from training.batches import Batch, Batches
 from training.decoder import Decoder
 from training.guard import reason_to_skip
 from training.handover import load_state
+from training.layout import layout_of
 from training.mixing import too_often
 from training.parallel import Ranks
 from training.pretrain import PhaseRun

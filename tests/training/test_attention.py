@@ -1,12 +1,15 @@
 """Guarantees of attention: causal inside documents, the same from every kernel that runs here."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from training.attention import BLOCK, Kernel, attend, kernel_for, layout_of
+from training.attention import attend, kernel_for
+from training.context import Context
+from training.layout import BLOCK, Kernel, layout_of
 
 CPU = torch.device("cpu")
 
@@ -91,10 +94,46 @@ def test_blocks_from_the_borders_cover_exactly_the_allowed_pairs(seed: int) -> N
 
 def test_borders_are_padded_to_a_few_sizes() -> None:
     """Batches of nearly as many documents have one shape, so that no kernel is compiled anew for each."""
-    starts = [layout_of(documents(2, 256, 20, seed), CPU, "flash2").starts for seed in range(8)]
-    assert len({len(one) for one in starts if one is not None}) <= 2
+    starts = [layout_of(documents(2, 256, 20, seed), CPU, "flash2").borders[0].queries for seed in range(8)]
+    assert len({len(one) for one in starts}) <= 2
     for one in starts:
-        assert one is not None and one[0] == 0 and one[-1] == 512 and (one.diff() >= 0).all()
+        assert one[0] == 0 and one[-1] == 512 and (one.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("mean", [3, 90, 10_000])
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_ranks_that_share_rows_have_together_the_attention_of_one(ranks: int, mean: int) -> None:
+    """Each rank's queries find their documents' keys in the whole rows, by pieces and by flex."""
+    numbers = documents(2, 2 * ranks * BLOCK, mean)
+    query, key, value = random_inputs(numbers.size, 4, 2)
+    expected = reference(query, key, value, allowed(numbers))
+    places = np.arange(numbers.size).reshape(numbers.shape)
+    for rank in range(ranks):
+        context = Context(ranks, rank)
+        mine = torch.from_numpy(context.cut(places).reshape(-1))
+        for kernel in ("sdpa", "flex"):
+            layout = replace(layout_of(numbers, CPU, kernel, context), context=None)  # keys are gathered already
+            found = attend(query[mine], key, value, layout, kernel, 16**-0.5)
+            torch.testing.assert_close(found.double(), expected[mine], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [3, 40, 10_000])
+def test_borders_of_shared_rows_allow_exactly_the_allowed_pairs(mean: int) -> None:
+    """What a flash kernel makes of them: of each document the queries are its last tokens."""
+    numbers, pairs = documents(3, 64, mean), allowed(documents(3, 64, mean))
+    places = np.arange(numbers.size).reshape(numbers.shape)
+    for rank in range(4):
+        context = Context(4, rank)
+        halves = np.split(context.cut(places).reshape(-1), 2)
+        for mine, borders in zip(halves, layout_of(numbers, CPU, "flash2", context).borders, strict=True):
+            seen = torch.zeros(len(mine), numbers.size, dtype=torch.bool)
+            edges = zip(borders.queries[:-1], borders.queries[1:], borders.keys[:-1], borders.keys[1:], strict=True)
+            for q, q_stop, k, k_stop in edges:
+                for number, query in enumerate(range(q, q_stop)):
+                    seen[query, k : k_stop - (q_stop - q) + number + 1] = True
+            assert torch.equal(seen, pairs[mine])
+            assert borders.unseen is not None and not seen[:, borders.unseen].any()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from training.attention import layout_of
 from training.decoder import Decoder
+from training.layout import layout_of
 
 CPU = torch.device("cpu")
 DOCUMENTS = np.array([[0, 0, 0, 0, 0, 1, 1, 1], [0] * 8, [0, 1, 1, 1, 2, 2, 3, 3]])

@@ -11,8 +11,8 @@ from data_curation.files import sha256_file
 from data_curation.settings import InputError
 from training import model as models
 from training.architecture import ModelConfig, Rope
-from training.attention import layout_of
 from training.decoder import Decoder
+from training.layout import layout_of
 from training.model import Packing
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.training.test_decoder import ALONE, DOCUMENTS, batch, by_decoder, model
-from training.attention import layout_of
 from training.decoder import Decoder
+from training.layout import layout_of
 from training.norms import Fusion, norm_product
 from training.rotary import Heads, rotated_heads
 
