@@ -102,8 +102,10 @@ def orthogonal(updates: list[Tensor], parameter: Tensor) -> list[Tensor]:
     stack = torch.stack(updates).to(low)
     if not isinstance(parameter, DTensor):
         return list(iterated(stack).unbind())
-    group = parameter.device_mesh.get_group()
-    world, rank = parameter.device_mesh.size(), parameter.device_mesh.get_rank()
+    # Where shares are replicated as well, each set of replicas does the whole work.
+    axis = next(axis for axis, placement in enumerate(parameter.placements) if placement.is_shard(0))
+    mesh = parameter.device_mesh
+    group, world, rank = mesh.get_group(axis), mesh.size(axis), mesh.get_local_rank(axis)
     # Rank r gets matrices share[r] whole: it sends its rows of all others and receives theirs of its own.
     share = [range(len(stack) * r // world, len(stack) * (r + 1) // world) for r in range(world)]
     height, width = parameter.shape
