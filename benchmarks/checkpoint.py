@@ -7,6 +7,7 @@ On a machine without this project's packages `--out` writes the figures to a fil
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -109,17 +110,19 @@ def _of_ours(
 
 
 def _of_torch(tensors: dict[str, Any], folder: Path) -> dict[str, float]:
-    saves = [
-        _seconds(lambda step=step: save(tensors, storage_writer=FileSystemWriter(folder / f"save-{step % 2}")))
-        for step in range(2)
-    ]
+    saves: list[float] = []
     stalls: list[float] = []
-    for step in range(SAVES):
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)  # a disk need not hold all of them
+        saves.append(_seconds(lambda: save(tensors, storage_writer=FileSystemWriter(folder))))
+    seconds = _seconds(lambda: load(tensors, storage_reader=FileSystemReader(folder)))
+    for _ in range(SAVES):
+        shutil.rmtree(folder)
         begin = time.monotonic()
-        pending: Any = async_save(tensors, storage_writer=FileSystemWriter(folder / f"async-{step % 2}"))
+        pending: Any = async_save(tensors, storage_writer=FileSystemWriter(folder))
         stalls.append(time.monotonic() - begin)
         pending.result()
-    seconds = _seconds(lambda: load(tensors, storage_reader=FileSystemReader(folder / "save-0")))
+    shutil.rmtree(folder)
     return {"save": min(saves), "first": stalls[0], "stall": max(stalls[1:]), "load": seconds}
 
 
