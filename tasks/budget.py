@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data_curation.settings import ConfigError
@@ -30,6 +30,8 @@ class PhaseBudget:
     flops: float
     epochs: dict[str, float] = field(default_factory=dict[str, float])
     """How often each source's most repeated documents are read by the end of this phase."""
+    least: dict[str, float] = field(default_factory=dict[str, float])
+    """The same of its least repeated ones: fewer where a phase prefers long documents."""
     long_tokens: int = 0
     """Unique tokens in documents of at least seq_len tokens (their power of two)."""
     long_share: float = 0.0
@@ -97,8 +99,9 @@ def _phase(
     try:
         parts = [shares(one.mix, one.seq_len, pools) for one in config.phases[: index + 1]]
     except ConfigError as error:
-        return PhaseBudget(plain.name, plain.seq_len, plain.tokens, plain.flops, warnings=[f"{plain.name}: {error}"])
-    read = epochs([(float(some), part) for some, part in zip(tokens, parts, strict=False)], pools)
+        return replace(plain, warnings=[f"{plain.name}: {error}"])
+    so_far = [(float(some), part) for some, part in zip(tokens, parts, strict=False)]
+    read, least = epochs(so_far, pools), epochs(so_far, pools, least=True)
     try:
         warnings += too_often(plain.name, read, config.max_epochs)
     except ConfigError as error:
@@ -112,7 +115,7 @@ def _phase(
             "(OLMo 3), give it fewer tokens, or more long documents"
         )
     long_tokens = sum(number for (_, at), number in pools.items() if at >= _class(phase.seq_len))
-    return PhaseBudget(plain.name, plain.seq_len, plain.tokens, plain.flops, read, long_tokens, long_share, warnings)
+    return replace(plain, epochs=read, least=least, long_tokens=long_tokens, long_share=long_share, warnings=warnings)
 
 
 def _class(length: int) -> int:
@@ -148,29 +151,47 @@ def _suggest(
 
 def tables(plan: Budget, lengths: Lengths | None) -> list[Table]:
     """The budget for people: what there is, by source and length; what each phase asks for."""
-    found: list[Table] = []
-    borders = [phase.seq_len for phase in plan.phases]
     pools = _pools(lengths or {})
-    if pools:
-        rows = [
-            [source, f"{sum((lengths or {})[source]['documents']):,}", f"{_at_least(pools, source, 0):,}"]
-            + [f"{_at_least(pools, source, border):,}" for border in borders]
-            for source in dict.fromkeys(source for source, _ in pools)
-        ]
-        header = ["source", "documents", "tokens", *(f"in documents of {border:,} or more" for border in borders)]
-        found.append(("Unique tokens", header, rows))
-    rows = [
-        [
-            phase.name, f"{phase.tokens:,}", f"{phase.flops:.3g}", f"{phase.long_tokens:,}", f"{phase.long_share:.0%}",
-            ", ".join(f"{source} {times:.2f}" for source, times in phase.epochs.items()),
-        ]
-        for phase in plan.phases
-    ]  # fmt: skip
-    header = ["phase", "tokens", "FLOPs", "unique tokens as long", "in longer documents than before", "epochs so far"]
-    found.append(("What the phases ask for", header, rows if pools else [row[:3] for row in rows]))
+    rows = [[phase.name, f"{phase.tokens:,}", f"{phase.flops:.3g}"] for phase in plan.phases]
+    header = ["phase", "tokens", "FLOPs"]
+    title = (
+        f"What the phases ask for: {plan.tokens / plan.parameters:.2g} tokens for each of {plan.parameters:,.0f} "
+        f"parameters ({OPTIMAL_TOKENS} are compute-optimal)"
+    )
     if not pools:
-        found[-1] = (found[-1][0], header[:3], found[-1][2])
-    return found
+        return [(title, header, rows)]
+    header += ["unique tokens as long", "in longer documents than before", "epochs so far"]
+    for row, phase in zip(rows, plan.phases, strict=True):
+        times = [_times(source, phase.least[source], most) for source, most in phase.epochs.items()]
+        row += [f"{phase.long_tokens:,}", f"{phase.long_share:.0%}", ", ".join(times)]
+    return [*_there(plan, lengths or {}, pools), (title, header, rows)]
+
+
+def _there(plan: Budget, lengths: Lengths, pools: Mapping[Pool, int]) -> list[Table]:
+    sources = list(dict.fromkeys(source for source, _ in pools))
+    borders = [phase.seq_len for phase in plan.phases]
+    rows = [
+        [source, f"{sum(lengths[source]['documents']):,}", f"{_at_least(pools, source, 0):,}"]
+        + [f"{_at_least(pools, source, border):,}" for border in borders]
+        for source in sources
+    ]
+    header = ["source", "documents", "tokens", *(f"in documents of {border:,} or more" for border in borders)]
+    # By powers of four: enough to see a shape, few enough for a terminal.
+    buckets = sorted({at // 2 for _, at in pools})
+    spread = [
+        [source, *(f"{pools.get((source, 2 * at), 0) + pools.get((source, 2 * at + 1), 0):,}" for at in buckets)]
+        for source in sources
+    ]
+    names = [f"{_short(4**at)} to {_short(4 ** (at + 1))}" for at in buckets]
+    return [("Unique tokens", header, rows), ("Tokens by the length of their document", ["source", *names], spread)]
+
+
+def _times(source: str, least: float, most: float) -> str:
+    return f"{source} {most:.2f}" if most - least < 0.01 else f"{source} {least:.2f} to {most:.2f}"
+
+
+def _short(length: int) -> str:
+    return f"{length // 2**20}M" if length >= 2**20 else f"{length // 1024}k" if length >= 1024 else str(length)
 
 
 def suggestion(plan: Budget) -> str:

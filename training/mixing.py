@@ -71,12 +71,15 @@ def shares(mix: MixConfig, seq_len: int, pools: Mapping[Pool, int]) -> dict[Pool
     return found
 
 
-def epochs(read: Sequence[tuple[float, Mapping[Pool, float]]], pools: Mapping[Pool, int]) -> dict[str, float]:
-    """How often the most repeated documents of each source are read by phases of (tokens, shares)."""
+def epochs(
+    read: Sequence[tuple[float, Mapping[Pool, float]]], pools: Mapping[Pool, int], *, least: bool = False
+) -> dict[str, float]:
+    """How often the most (or least) repeated documents of each source are read by phases of (tokens, shares)."""
     found: dict[str, float] = {}
     for pool, tokens in pools.items():
         times = math.fsum(some * share[pool] for some, share in read) / tokens
-        found[pool[0]] = max(found.get(pool[0], 0.0), times)
+        before = found.get(pool[0], times)
+        found[pool[0]] = min(before, times) if least else max(before, times)
     return found
 
 

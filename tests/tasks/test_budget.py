@@ -100,14 +100,26 @@ def test_the_suggestion_raises_no_warning(tokens: tuple[int, int, int]) -> None:
 
 
 def test_tables_hold_what_there_is_and_what_is_asked() -> None:
-    """Tokens by source and in documents of each phase's length; without shards only the phases."""
+    """Tokens by source and in documents of each phase's length and by length; without shards only the phases."""
     made = plan((512, 1_000_000, None), (8192, 500_000, None))
-    (there, header, rows), (_, _, asked) = tables(made, LENGTHS)
+    (there, header, rows), (_, lengths, spread), (title, _, asked) = tables(made, LENGTHS)
     assert there == "Unique tokens" and header[-1] == "in documents of 8,192 or more"
     assert [row[2:] for row in rows] == [["200,000", "200,000", "200,000"], ["800,000", "200,000", "0"]]
+    assert lengths == ["source", "256 to 1k", "1k to 4k", "4k to 16k"]
+    assert spread == [["books", "0", "0", "200,000"], ["web", "600,000", "200,000", "0"]]
     assert [row[:2] for row in asked] == [["pretrain-512", "999,424"], ["pretrain-8k", "499,712"]]
+    assert f"{1_499_136 / PARAMETERS:.2g} tokens for each of {PARAMETERS:,} parameters (20 are" in title
     bare = budget(config((512, 1_000_000, None)), 300, None)
     assert [len(table[2][0]) for table in tables(bare, None)] == [3] and not bare.suggestion
+
+
+def test_epochs_of_a_phase_that_prefers_long_documents_are_a_range() -> None:
+    """By hand: half of 500k tokens from 400k long ones beside half from 600k short ones, after a whole epoch."""
+    made = plan((512, 999_424, None), (2048, 499_712, MixConfig(long_share=0.5)))
+    most, least = 0.999424 + 249_856 / 400_000, 0.999424 + 249_856 / 600_000
+    assert made.phases[1].epochs == pytest.approx({"web": most, "books": most})
+    assert made.phases[1].least == pytest.approx({"web": least, "books": most})
+    assert tables(made, LENGTHS)[-1][2][1][-1] == f"books {most:.2f}, web {least:.2f} to {most:.2f}"
 
 
 def test_the_page_of_shard_shows_the_budget(tmp_path: Path) -> None:
