@@ -5,6 +5,7 @@ import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,7 +42,10 @@ class Checkpoints:
         self.stalls: list[float] = []
         """Seconds that training stood still at each save."""
         self._staging = Staging()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        # A new thread is on the first GPU, whichever is this rank's.
+        cuda = any(parameter.is_cuda for parameter in model.parameters())
+        begin = partial(torch.cuda.set_device, torch.cuda.current_device()) if cuda else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint", initializer=begin)
         self._pending: Future[None] | None = None
         # One process alone is what is meant here.
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
