@@ -1,9 +1,10 @@
-"""The `tokenmill` command: run, plan, ui, runs, show, whatif, verify, prune."""
+"""The `tokenmill` command: run, plan, ui, runs, show, whatif, chat, verify, prune."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_curation.files import is_local, local_path
@@ -71,6 +72,17 @@ def show(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def chat(asked: argparse.Namespace) -> int:
+    """Talk with a model in the terminal: a line asked, an answer printed, until Ctrl-D."""
+    from training.talk import talk
+
+    show_answer = (lambda _: None) if asked.json else print
+    turns = talk(Path(asked.folder), sys.stdin, show_answer, asked.max_new_tokens, asked.temperature)
+    if asked.json:
+        print(json.dumps({"messages": turns}))
+    return DONE
+
+
 def verify(asked: argparse.Namespace) -> int:
     """Check that the store's current artifacts are whole; exit code 1 if one is not."""
     from tasks.care import verify_store
@@ -115,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(f"--{option}", action="append", default=[], metavar="STAGE", help=what)
         sub.add_argument("--until", metavar="STAGE", help="the last stage to run")
         if command is plan:
-            words = "train made-up data for half a minute and count time and money with that speed"
+            words = "try it for a minute, training and curation, and count time and money with these speeds"
             sub.add_argument("--probe", action="store_true", help=words)
     sub = _add(commands, ui)
     sub.add_argument("preset", nargs="?", default="demo", help="whose `run.home` to serve")
@@ -129,6 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = _add(commands, whatif)
     sub.add_argument("set", nargs="+", metavar="CLEAN.FIELD=VALUE", help="a threshold of clean, as in --set")
     sub.add_argument("--run", help="name of the run; the newest that finished clean by default")
+    sub = _add(commands, chat)
+    sub.add_argument("folder", nargs="?", default="out/demo/model", help="model folder (default out/demo/model)")
+    sub.add_argument("--temperature", type=float, default=0.0, help="0, the default, gives the likeliest answer")
+    sub.add_argument("--max-new-tokens", type=int, default=128, help="longest answer in tokens (default 128)")
     sub = _add(commands, verify)
     sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
     sub = _add(commands, prune)

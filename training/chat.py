@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import GenerationConfig
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -203,13 +204,13 @@ def _render(
     template: str, names: tuple[tuple[str, str], ...], messages: list[dict[str, str]], add_generation_prompt: bool
 ) -> tuple[str, list[tuple[int, int]]]:
     special: dict[str, Any] = dict(names)
-    rendered: Any = render_jinja_template(
-        conversations=[messages],
-        chat_template=template,
-        return_assistant_tokens_mask=True,
-        add_generation_prompt=add_generation_prompt,
-        **special,
-    )
+    try:
+        rendered: Any = render_jinja_template(
+            conversations=[messages], chat_template=template, return_assistant_tokens_mask=True,
+            add_generation_prompt=add_generation_prompt, **special,
+        )  # fmt: skip
+    except (TemplateError, OverflowError) as error:  # its own complaint, or a loop that the sandbox stopped
+        raise StageError(f"the chat template fails: {error}") from error
     texts, spans = rendered
     return texts[0], [(start, end) for start, end in spans[0]]
 

@@ -46,8 +46,10 @@ class InstructConfig(Settings):
     """Held-out conversations whose loss is measured before and after."""
     max_new_tokens: int = Field(default=64, gt=0)
     """Longest greedy answer to a held-out task, in tokens."""
+    lora_rank: int = Field(default=0, ge=0)
+    """Rank of adapters on all linear layers, then the only trained weights, merged at the end; 0 trains all weights."""
     seed: int = 0
-    """Seed of the order of the packed rows."""
+    """Seed of the order of the packed rows and of the adapters."""
 
 
 def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
@@ -94,8 +96,8 @@ def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokeni
         logging_steps=10, logging_first_step=True, seed=config.seed,
     )  # fmt: skip
     trainer = PackedTrainer(
-        model=base, args=options, train_dataset=packed, data_collator=collate, processing_class=tokenizer,
-        callbacks=[CheckpointPieces(place)],
+        model=_adapted(config, base), args=options, train_dataset=packed, data_collator=collate,
+        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
     checkpoint = resume_folder(place)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -109,11 +111,32 @@ def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokeni
     counts.metrics["final train loss"] = {"value": last, "n": None, "standard_error": None}
     with place.piece("model") as piece:
         out = place.scratch / "model"
-        save_model(trainer.model, source, out, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        tuned: Any = trainer.model
+        save_model(
+            tuned.merge_and_unload() if config.lora_rank else tuned,
+            source,
+            out,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+        )
         piece.send("model", out)
         counts.made = {"models": 1, "steps": trainer.state.global_step}
         piece.piece.counts = counts
     return piece.piece
+
+
+def _adapted(config: InstructConfig, base: Any) -> Any:
+    """The model itself, or the frozen model with adapters (Hu et al. 2021) of twice their rank as `alpha`."""
+    if not config.lora_rank:
+        return base
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    set_seed(config.seed)
+    rank = config.lora_rank
+    return get_peft_model(
+        base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
 
 
 def _rows_a_pass(config: InstructConfig, place: Place) -> int:

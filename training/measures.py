@@ -51,6 +51,14 @@ def load_policy(folder: Path, place: Place) -> tuple[Any, Any]:
     return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
 
 
+def fitting(model: Any, tokenizer: Any, prompts: Sequence[list[Message]], max_new_tokens: int) -> list[bool]:
+    """Which prompts leave room in the model's context for an answer of so many tokens."""
+    from training.chat import encode_all
+
+    room = model.config.max_position_embeddings - max_new_tokens
+    return [len(ids) <= room for ids, _ in encode_all(tokenizer, prompts, add_generation_prompt=True)]
+
+
 def answer_logprobs(
     model: Any, tokenizer: Any, prompts: Sequence[list[Message]], answers: Sequence[str], batch: int = 64
 ) -> list[float]:

@@ -40,6 +40,8 @@ class PackedTrainer(SFTTrainer):
         """Negative log-likelihood summed over the trained tokens, divided by their number in the whole step."""
         if inputs["input_ids"].device.type != "cpu" or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if hasattr(model, "get_base_model"):  # adapters lie inside the layers of the model that peft wraps
+            model = model.get_base_model()
         hidden = model.base_model(
             input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False
         ).last_hidden_state[:, :-1]

@@ -100,6 +100,8 @@ def prompt_key(row: dict[str, Any]) -> str:
 
 def judge(config: PairsConfig, row: dict[str, Any], answers: Sequence[str]) -> Judged:
     """The pairs of one prompt's answers, best first, or why there are none."""
+    if not answers:
+        return Judged(reason="prompt longer than the context")
     reference = row["messages"][-1]["content"]
     if not row["task"]:
         right, wrong = [reference], [answer for answer in answers if answer != reference]
@@ -127,19 +129,17 @@ class Sampler:
         self.loaded: tuple[Any, Any] | None = None
 
     def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list[str]]:
-        """`k` answers for each row; the seed follows from the piece's name."""
+        """`k` answers for each row, none where its prompt leaves no room; the seed follows from the piece's name."""
         from training.chat import generate_answers
 
         if self.loaded is None:
             self.loaded = measures.load_policy(self.artifact.folder("model", self.place.scratch), self.place)
-        answers = generate_answers(
-            *self.loaded,
-            [row["messages"][:-1] for row in rows for _ in range(k)],
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            seed=int(sha256_of([self.config.seed, name])[:8], 16),
-        )
-        return [answers[start : start + k] for start in range(0, len(answers), k)]
+        most = self.config.max_new_tokens
+        fits = measures.fitting(*self.loaded, [row["messages"][:-1] for row in rows], most)
+        asked = [row["messages"][:-1] for row, fit in zip(rows, fits, strict=True) if fit for _ in range(k)]
+        seed = int(sha256_of([self.config.seed, name])[:8], 16)
+        answers = iter(generate_answers(*self.loaded, asked, most, temperature=self.config.temperature, seed=seed))
+        return [[next(answers) for _ in range(k)] if fit else [] for fit in fits]
 
 
 def _make(
@@ -151,7 +151,7 @@ def _make(
     for row, answers in zip(rows, sampler(rows, name, k), strict=True):
         judged = judge(config, row, answers)
         kept = judged.pairs if part == "train" else judged.pairs[:1]
-        if row["task"]:
+        if row["task"] and answers:
             shares.append(len(_verified(json.loads(row["task"]), answers)[0]) / len(answers))
         if judged.reason:
             counts.funnel.append(_drop(part, judged.reason, [row]))

@@ -77,6 +77,7 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     counts = Counts(taken={"tasks": len(train)})
+    train = _answerable(config, policy, tokenizer, train, counts)
     dev = task_rows(config, dialogues, "dev")[: config.dev_tasks]
     known = _measured(config, place, "known", policy, tokenizer, dev)
     before = _measured(config, place, "before", policy, tokenizer, held)
@@ -91,6 +92,17 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     _report(counts, held, before, after)
     counts.made = {"models": 1}
     return counts
+
+
+def _answerable(config: ReinforceConfig, policy: Any, tokenizer: Any, rows: list[Row], counts: Counts) -> list[Row]:
+    """The tasks whose prompts leave room for an answer; the others are counted."""
+    fits = measures.fitting(policy, tokenizer, [row["messages"][:-1] for row in rows], config.max_new_tokens)
+    left_out = [row for row, fit in zip(rows, fits, strict=True) if not fit]
+    if left_out:
+        size = sum(len(turn["content"].encode()) for row in left_out for turn in row["messages"])
+        reason = "prompt longer than the context"
+        counts.funnel.append({"step": "train", "reason": reason, "documents": len(left_out), "bytes": size})
+    return [row for row, fit in zip(rows, fits, strict=True) if fit]
 
 
 def verifier_reward(eos_token_id: int) -> Callable[..., list[float]]:

@@ -1,6 +1,7 @@
 """A Bradley-Terry reward model from pairs, with the verdict whether anything may use it."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ class Scorer:
         from training.trainers import device_of
 
         self.model: Any = AutoModelForSequenceClassification.from_pretrained(folder).to(device_of(place)).eval()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.folder = tokenizer, folder
 
     def __call__(self, prompts: Sequence[list[Message]], answers: Sequence[str], batch: int = 64) -> list[float]:
         """One reward per answer, read at its end-of-turn token."""
@@ -108,6 +109,9 @@ class Scorer:
                 found = self.model(input_ids=tokens, attention_mask=seen, use_cache=False).logits[:, 0].float()
             for index, value in zip(share, found.tolist(), strict=True):
                 rewards[index] = value
+        wrong = next((value for value in rewards if not math.isfinite(value)), None)
+        if wrong is not None:
+            raise StageError(f"{self.folder}: the reward of an answer is {wrong}: lower reward.learning_rate")
         return rewards
 
 
@@ -126,6 +130,14 @@ def best_of(rewards: Sequence[float], right: Sequence[float], n: int) -> tuple[l
         best.append(right[pick])
         average.append(sum(right[start : start + n]) / n)
     return best, average
+
+
+def calibration(chosen: Sequence[float], rejected: Sequence[float], groups: int = 8) -> list[tuple[float, float]]:
+    """Pairs by confidence, in groups of equal size: the agreement that Bradley-Terry predicts, and what it was."""
+    judged = sorted((1 / (1 + math.exp(-abs(a - b))), float(a > b)) for a, b in zip(chosen, rejected, strict=True))
+    size = max(1, math.ceil(len(judged) / groups))
+    shares = [judged[start : start + size] for start in range(0, len(judged), size)]
+    return [(sum(p for p, _ in share) / len(share), sum(x for _, x in share) / len(share)) for share in shares]
 
 
 def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, rows: list[dict[str, Any]]) -> Any:
@@ -177,6 +189,11 @@ def _judge(
     prompts = [row["prompt"] for row in test]
     chosen, rejected = (scorer(prompts, [row[side] for row in test]) for side in ("chosen", "rejected"))
     accuracy = measures.mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)])
+    known = calibration(chosen, rejected)
+    place.plot(
+        "calibration", "Calibration of the reward model", "predicted agreement", "agreement",
+        {"held-out pairs": known, "ideal": [(point, point) for point, _ in known]},
+    )  # fmt: skip
     tasks = list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())[: config.prompts]
     n = config.best_of
     asked = [row for row in tasks for _ in range(n)]
@@ -191,6 +208,10 @@ def _judge(
     with place.piece("verdict") as piece:
         counts = piece.piece.counts
         counts.metrics["held-out accuracy"] = accuracy
+        gaps = [abs(predicted - found) for predicted, found in known]
+        counts.metrics["calibration error"] = {
+            "value": sum(gaps) / len(gaps) if gaps else None, "n": len(test), "standard_error": None
+        }  # fmt: skip
         counts.metrics[f"best-of-{n}"], counts.metrics["mean@1"] = measures.mean(best), measures.mean(average)
         counts.gates.append(row)
         if not row["passed"]:

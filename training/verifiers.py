@@ -12,11 +12,18 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
 def verify(task: Mapping[str, Any], answer: str) -> bool:
-    """Whether `answer` solves `task` ({"family", "checker", "answer"}); a checker that does not exist is an error."""
+    """Whether `answer` solves `task` ({"family", "checker", "answer"}).
+
+    A checker that does not exist, or an expected answer that it cannot read, is an error of the task: StageError.
+    """
     checker = CHECKERS.get(str(task.get("checker")))
     if checker is None:
         raise StageError(f"task.checker is {task.get('checker')!r}: use one of {', '.join(sorted(CHECKERS))}")
-    return checker(str(task["answer"]), answer)
+    try:
+        return checker(str(task["answer"]), answer)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        said = json.dumps(dict(task), ensure_ascii=False)
+        raise StageError(f"task {said}: its checker cannot use its answer ({error!r}): mend that row") from error
 
 
 def exact(expected: str, answer: str) -> bool:

@@ -19,6 +19,8 @@ from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.chat_loss import heldout_losses, labels, per_token
 from training.instruct import InstructConfig, instruct
 
+# peft 0.21 reads the old name of what transformers 5.23 renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 CONFIG = InstructConfig(
     learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, warmup=0.05, held_out_tasks=40, max_new_tokens=4
 )
@@ -70,12 +72,14 @@ def test_planted_answers_are_learned_and_stopped(
     assert str(place.scratch.parent) not in text
 
 
+@pytest.mark.parametrize("rank", [0, 4])
 def test_resuming_gives_the_bytes_of_an_unbroken_run(
-    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place], rank: int
 ) -> None:
     """An attempt that adopts a checkpoint in mid-training publishes the same model; no step is recorded twice."""
+    config = CONFIG.model_copy(update={"lora_rank": rank})
     whole, second = new_place("whole", checkpoint_seconds=0), new_place("second", checkpoint_seconds=0)
-    instruct(CONFIG, tiny_model, dialogues, whole)
+    instruct(config, tiny_model, dialogues, whole)
     kept = sorted(piece.name for piece in whole.pieces() if piece.name.startswith("checkpoint"))
     assert len(kept) == 2
     for piece in whole.pieces():
@@ -83,13 +87,31 @@ def test_resuming_gives_the_bytes_of_an_unbroken_run(
             whole.drop(piece)
     assert second.adopt(whole.home) == ["before", kept[0]]
     plain = new_place("plain")
-    instruct(CONFIG, tiny_model, dialogues, plain)
-    instruct(CONFIG, tiny_model, dialogues, second)
+    instruct(config, tiny_model, dialogues, plain)
+    instruct(config, tiny_model, dialogues, second)
     assert parts_of(second.pieces())["model"].digest == parts_of(plain.pieces())["model"].digest
     steps = [
         row["step"] for row in json.loads((Path(second.home) / "records/history.json").read_text()) if "loss" in row
     ]
     assert steps == sorted(set(steps))
+
+
+def test_adapters_end_in_a_plain_model(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """With a rank the linear layers alone are moved, by a matrix of that rank, under the model's own names."""
+    import torch
+    from safetensors.torch import load_file
+
+    place = new_place()
+    instruct(CONFIG.model_copy(update={"lora_rank": 2, "epochs": 1}), tiny_model, dialogues, place)
+    before = load_file(Path(tiny_model.home) / "model" / "model.safetensors")
+    after = load_file(Path(place.home) / "model" / "model.safetensors")
+    assert before.keys() == after.keys()
+    ranks = {name: int(torch.linalg.matrix_rank(after[name] - before[name], atol=1e-6)) for name in before
+             if before[name].ndim == 2}  # fmt: skip
+    assert {rank for name, rank in ranks.items() if "proj" in name} == {2}
+    assert all(torch.equal(after[name], before[name]) for name in before if "proj" not in name)
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(

@@ -11,7 +11,7 @@ from data_curation.artifact import Artifact
 from data_curation.documents import read_rows
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
-from tests.training.conftest import DIALOGUES, artifact, parquet, sums
+from tests.training.conftest import DIALOGUES, artifact, coins, parquet, sums
 from training.pairs import PairsConfig, judge, pairs, prompt_key
 
 CONFIG = PairsConfig(samples=3, test_samples=3, max_new_tokens=4, chosen="reference", prompts_per_piece=10)
@@ -97,6 +97,21 @@ def test_a_crash_loses_one_piece_and_changes_no_byte(
         part: held.digest for part, held in parts_of(whole.pieces()).items()
     }
     assert counts.made == {"train pairs": 30, "test pairs": 10}
+
+
+def test_a_prompt_longer_than_the_context_is_counted(
+    coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """A task whose prompt leaves no room for an answer makes no pair and has its reason; the others make theirs."""
+    rows = coins(0, 12)
+    rows[0]["messages"][0]["content"] = "Coin? " * 200
+    files = {
+        part: {"00000.parquet": parquet(some, DIALOGUES)} for part, some in (("train", rows), ("test", coins(50, 52)))
+    }
+    counts = pairs(CONFIG, coin_model, artifact("dialogues", tmp_path / "long", files), new_place())
+    dropped = {(row["step"], row["reason"]): row["documents"] for row in counts.funnel}
+    assert dropped["train", "prompt longer than the context"] == 1
+    assert counts.made["train pairs"] > 0
 
 
 def test_nothing_to_learn_from_is_an_error(

@@ -1,5 +1,6 @@
 """The reward model: learns a planted rule, is judged by best-of-n, resumes to the same bytes."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ import pytest
 
 from data_curation.artifact import Artifact
 from data_curation.place import Place, parts_of
-from data_curation.settings import InputError
+from data_curation.settings import InputError, StageError
 from tests.training.conftest import artifact, coins, parquet
 from training.pairs import PAIRS
-from training.reward import RewardConfig, best_of, conversation, is_fit, reward
+from training.reward import RewardConfig, Scorer, best_of, calibration, conversation, is_fit, reward
 
 CONFIG = RewardConfig(learning_rate=1e-2, batch_size=16, epochs=2, best_of=4, max_new_tokens=4, warmup=0)
 
@@ -79,6 +80,16 @@ def test_best_of_takes_the_highest_reward() -> None:
     assert (best, average) == ([1.0, 1.0], [0.5, 0.5])
 
 
+def test_calibration_compares_predicted_with_found_agreement() -> None:
+    """Margins of ln 3 predict 3 in 4; groups go from the least to the most confident."""
+    ln3 = math.log(3)
+    chosen, rejected = [ln3, ln3, ln3, 0.0, 9.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, ln3, 0.0, 0.0, 0.0, 0.0]
+    (first, second) = calibration(chosen, rejected, groups=2)
+    assert first == pytest.approx((0.75, 0.75))
+    assert second == (pytest.approx(1.0, abs=1e-3), 1.0)
+    assert calibration([], []) == []
+
+
 def test_answers_end_once_and_typed_control_tokens_stay_text(chat_tokenizer: Path) -> None:
     """The end-of-turn token stands at the end alone, whatever the user types."""
     from transformers import AutoTokenizer
@@ -104,3 +115,20 @@ def test_an_empty_train_part_is_an_error(coin_model: Artifact, tmp_path: Path, n
     parts = {part: {"00000.parquet": parquet([], PAIRS)} for part in ("train", "test")}
     with pytest.raises(InputError, match="pairs: part train holds no pairs"):
         reward(CONFIG, coin_model, artifact("pairs", tmp_path / "pairs", parts), new_place())
+
+
+def test_a_reward_that_is_no_number_stops(
+    coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """A spoilt reward model is said by its folder before anything trains on its scores."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    source, folder = Path(coin_model.home, "model"), tmp_path / "spoilt"
+    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1)
+    torch.nn.init.constant_(model.score.weight, math.nan)
+    model.save_pretrained(folder)
+    scorer = Scorer(folder, tokenizer, new_place())
+    with pytest.raises(StageError, match=r"spoilt: the reward of an answer is nan: lower reward\.learning_rate"):
+        scorer([[{"role": "user", "content": "Coin 1?"}]], ["yes"])

@@ -47,3 +47,17 @@ def test_an_unknown_checker_is_an_error_not_a_wrong_answer() -> None:
     """A task whose checker does not exist stops with its name."""
     with pytest.raises(StageError, match="'regex'"):
         verify({"family": "any", "checker": "regex", "answer": "x"}, "x")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"checker": "number", "answer": "seven"},
+        {"checker": "json", "answer": "{"},
+        {"checker": "exact"},
+    ],
+)
+def test_a_task_that_its_checker_cannot_use_is_named(task: dict[str, str]) -> None:
+    """An expected answer that is no number, no JSON or missing stops with the task, whatever is answered."""
+    with pytest.raises(StageError, match=f"task .*{task['checker']}.*: mend that row"):
+        verify(task, "[7]" if task["checker"] == "json" else "7")
