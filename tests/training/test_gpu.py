@@ -1,7 +1,7 @@
 """Guarantees of pretraining on a GPU, where there is one: every kernel trains as the CPU does."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from tests.training.phases import config, digests, losses, published
 from training.architecture import ModelConfig
 from training.attention import kernel_for
 from training.pretrain import Phase, pretrain
+from training.state import State
+from training.step import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 MODEL = ModelConfig(family="qwen3", hidden_size=256, layers=2, heads=2, kv_heads=1, intermediate_size=256)
@@ -52,15 +54,42 @@ def test_kernels_between_products_give_the_curve_of_the_cpu(
     assert trained(place, shards, tokenizer, fusion=fusion, recompute=recompute) == pytest.approx(cpu, rel=0.01)
 
 
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """torch's deterministic algorithms, where there are some."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
 def test_a_run_on_a_gpu_is_repeatable_where_its_kernels_are(
     shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
     """With deterministic algorithms two runs publish the same bytes."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        places = [new_place(name, device="cuda") for name in ("one", "two")]
-        for place in places:
-            trained(place, shards, tokenizer, attention="flex")
-    finally:
-        torch.use_deterministic_algorithms(False)
+    places = [new_place(name, device="cuda") for name in ("one", "two")]
+    for place in places:
+        trained(place, shards, tokenizer, attention="flex")
     assert digests(published(places[0])) == digests(published(places[1]))
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_a_resumed_run_on_a_gpu_equals_an_unbroken_one(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between checkpoints that were written while it trained, it ends with the same bytes."""
+    unbroken, broken, again = (new_place(name, device="cuda", checkpoint_seconds=0) for name in ("one", "two", "three"))
+    trained(unbroken, shards, tokenizer, attention="flex")
+    step = Trainer.step
+
+    def stop(trainer: Trainer, state: State) -> None:
+        if state.step == 4:
+            raise KeyboardInterrupt
+        step(trainer, state)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "step", stop)
+        trained(broken, shards, tokenizer, attention="flex")
+    assert "checkpoint-000004" in again.adopt(broken.home)
+    trained(again, shards, tokenizer, attention="flex")
+    assert digests(published(again)) == digests(published(unbroken))
