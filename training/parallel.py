@@ -13,6 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from training.context import Context
+
 T = TypeVar("T")
 MINUTES = 10  # a rank that waits longer for the others ends with an error
 
@@ -25,6 +27,13 @@ class Ranks:
     world: int = 1
     words: Any = None
     """A group of all ranks (gloo) for what is no gradient; it may be used beside a running step."""
+    context: Context | None = None
+    """The ranks that share this one's rows, where there are some."""
+
+    @property
+    def replicas(self) -> int:
+        """Shares of a batch's rows."""
+        return self.world // (self.context.ranks if self.context else 1)
 
     def total(self, values: list[float], device: torch.device) -> list[float]:
         """Element-wise sums over the ranks, the same bits on each."""
@@ -50,9 +59,10 @@ class Ranks:
         return said[0]
 
     def rows(self, number: int) -> slice:
-        """This rank's share of so many rows."""
-        size = number // self.world
-        return slice(self.rank * size, (self.rank + 1) * size)
+        """This rank's share of so many rows; ranks that share rows have the same."""
+        size = number // self.replicas
+        index = self.rank * self.replicas // self.world
+        return slice(index * size, (index + 1) * size)
 
     def wait(self) -> None:
         """Until all ranks are here."""
@@ -60,8 +70,11 @@ class Ranks:
             dist.barrier()
 
 
-def connect(device: torch.device) -> Ranks:
-    """Meet the other ranks, as torchrun's environment names them; without it there is one."""
+def connect(device: torch.device, context_ranks: int = 1) -> Ranks:
+    """Meet the other ranks, as torchrun's environment names them; without it there is one.
+
+    Neighbours, so many as `context_ranks`, share rows.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Ranks()
@@ -70,7 +83,17 @@ def connect(device: torch.device) -> Ranks:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=MINUTES))
-    return Ranks(dist.get_rank(), world, dist.new_group(backend="gloo", timeout=timedelta(minutes=MINUTES)))
+    words = dist.new_group(backend="gloo", timeout=timedelta(minutes=MINUTES))
+    return Ranks(dist.get_rank(), world, words, _context(world, context_ranks))
+
+
+def _context(world: int, number: int) -> Context | None:
+    if number == 1:
+        return None
+    # Every rank takes part in making every group.
+    groups = [dist.new_group(range(first, first + number)) for first in range(0, world, number)]
+    rank = dist.get_rank()
+    return Context(number, rank % number, groups[rank // number])
 
 
 def shard(decoder: Any, ranks: Ranks, device: torch.device) -> None:

@@ -8,7 +8,7 @@ from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.files import is_local
 from data_curation.place import Place
-from data_curation.settings import Settings, StageError, outside_identity
+from data_curation.settings import ConfigError, Settings, StageError, outside_identity
 from training.architecture import ModelConfig, Rope
 from training.gates import ProbeConfig
 from training.mixing import MixConfig
@@ -154,6 +154,11 @@ def pretrain(
         state=None if previous is None else previous.folder("state", place.scratch),
         heldout=shards.folder("heldout", place.scratch) if "heldout" in shards.parts else None,
     )
+    if place.resources.ranks % place.resources.context_ranks:
+        raise ConfigError(
+            f"run.resources.context_ranks is {place.resources.context_ranks}, which does not divide "
+            f"run.resources.ranks ({place.resources.ranks})"
+        )
     return train(config, inputs, place) if place.resources.ranks == 1 else launch(config, inputs, place)
 
 

@@ -19,7 +19,7 @@ from training.batches import Batch, Batches
 from training.decoder import Decoder
 from training.guard import reason_to_skip
 from training.handover import load_state
-from training.layout import layout_of
+from training.layout import BLOCK, layout_of
 from training.mixing import too_often
 from training.parallel import Ranks
 from training.pretrain import PhaseRun
@@ -90,13 +90,16 @@ class Trainer:
         """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
         rows, width = batch.tokens.shape
         tokens = self.place.resources.micro_batch_tokens or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
-        size = next(size for size in range(max(1, min(rows, tokens // width)), 0, -1) if rows % size == 0)
+        shared = width // (self.ranks.context.ranks if self.ranks.context else 1)
+        size = next(size for size in range(max(1, min(rows, tokens // shared)), 0, -1) if rows % size == 0)
         return [_rows(batch, slice(row, row + size)) for row in range(0, rows, size)]
 
     def _backward(self, batch: Batch, scale: Tensor) -> Tensor:
         """Add the share's gradient; returns its share of the batch's mean loss."""
-        layout = layout_of(batch.documents, self.device, self.decoder.kernel)
-        tensors = [torch.from_numpy(field).to(self.device) for field in (batch.tokens, batch.labels, batch.positions)]
+        context = self.ranks.context
+        layout = layout_of(batch.documents, self.device, self.decoder.kernel, context)
+        fields = (batch.tokens, batch.labels, batch.positions)
+        tensors = [torch.from_numpy(context.cut(one) if context else one).to(self.device) for one in fields]
         loss, entropy = self.decoder(*tensors, layout, scale, self.run.z_loss)
         loss.backward()
         return entropy.detach()
@@ -105,7 +108,7 @@ class Trainer:
 def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     """Model, optimizer and place in the data as the phase begins. Raises ConfigError or InputError before any work."""
     device = models.settle(place)
-    ranks = parallel.connect(device)
+    ranks = parallel.connect(device, place.resources.context_ranks)
     tokenizer = AutoTokenizer.from_pretrained(inputs.tokenizer)
     if inputs.model is None:
         model = models.build(run.model, tokenizer, run.rope, run.phase.seq_len, run.seed)
@@ -119,11 +122,7 @@ def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
     too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
     batches.shards.check_tokenizer(inputs.tokenizer)
-    if batches.rows(run.index) % ranks.world:
-        raise ConfigError(
-            f"run.resources.ranks is {ranks.world}: a step of {batches.rows(run.index)} rows of {run.phase.seq_len} "
-            "tokens does not go evenly to them: change pretrain.tokens_per_step or the ranks"
-        )
+    _check_shares(run, batches.rows(run.index), ranks, decoder)
     optimizers.begin(model, optimizer)
     if inputs.state is not None:
         batches.resume(load_state(model, optimizer, inputs.state)["data"], run.index - 1)
@@ -143,6 +142,22 @@ def decoder_for(
         recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
     dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
     return Decoder(model, dtype, kernel, recompute, not cpu, "compiled" if cpu else run.fusion)
+
+
+def _check_shares(run: PhaseRun, rows: int, ranks: Ranks, decoder: Decoder) -> None:
+    length = run.phase.seq_len
+    if rows % ranks.replicas:
+        among = f"{ranks.world}" + (f", {ranks.context.ranks} to a row" if ranks.context else "")
+        raise ConfigError(
+            f"run.resources.ranks is {among}: a step of {rows} rows of {length} tokens does not go evenly to them: "
+            "change pretrain.tokens_per_step or the ranks"
+        )
+    unit = 2 * ranks.context.ranks * (BLOCK if decoder.kernel == "flex" else 1) if ranks.context else 1
+    if length % unit:
+        raise ConfigError(
+            f"run.resources.context_ranks is {ranks.world // ranks.replicas}: rows of {length} tokens are no whole "
+            f"number of {unit}: change the phase's seq_len or the ranks"
+        )
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

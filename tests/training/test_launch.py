@@ -27,7 +27,7 @@ def test_two_ranks_give_the_curve_of_one_and_hand_over_to_one(
     tokenizer: Artifact,
     new_place: Callable[..., Place],
 ) -> None:
-    """Within the rounding of float32, in two passes each; the next phase goes on from model and optimizer on one rank."""
+    """Within the rounding of float32, in two passes each; the next phase goes on from model and optimizer on one."""
     one, two = new_place("one"), new_place("two", ranks=2, micro_batch_tokens=64)
     for place in (one, two):
         counts = pretrain(config().run_of(0), shards, tokenizer, None, place)
@@ -40,6 +40,16 @@ def test_two_ranks_give_the_curve_of_one_and_hand_over_to_one(
     for place, before in zip(after, (one, two), strict=True):
         pretrain(config().run_of(1), shards, tokenizer, published(before), place)
     assert losses(after[1]) == pytest.approx(losses(after[0]), rel=2e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_that_share_rows_give_the_curve_of_one(
+    ranks: int, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Each has chunks of every row of packed documents; with four, two pairs share the rows among them, too."""
+    place = new_place("shared", ranks=ranks, context_ranks=2, micro_batch_tokens=64)
+    pretrain(config().run_of(0), shards, tokenizer, None, place)
+    assert losses(place) == pytest.approx(CURVES["llama"], rel=2e-5)
 
 
 def test_a_checkpoint_of_one_rank_goes_on_with_two(
@@ -77,6 +87,14 @@ def test_an_error_of_a_rank_is_that_of_the_stage(
     with pytest.raises(ConfigError, match=r"run\.resources\.ranks is 3: a step of 8 rows of 32 tokens"):
         pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3))
     assert children() == before
+
+
+def test_ranks_that_cannot_share_rows_are_refused(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Groups of two cannot be made of three ranks: said before any of them starts."""
+    with pytest.raises(ConfigError, match=r"context_ranks is 2, which does not divide run\.resources\.ranks \(3\)"):
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3, context_ranks=2))
 
 
 def test_ranks_that_make_no_step_are_ended(
