@@ -1,7 +1,7 @@
 """Which blocks of a page are its text, and which are menus, teasers, notices and other furniture."""
 
 import re
-from operator import mul
+from collections.abc import Sequence
 
 from data_curation.html_blocks import Block
 
@@ -34,6 +34,8 @@ _WORD = re.compile(r"[\w'-]+|©")
 _SILENT = [""]
 _DATE = re.compile(r"(?:19|20)\d\d|\d\d?:\d\d")
 _QUOTES = ('"', "'", "\u201c", "\u2018", "\u00ab", "\u201e")
+_FULL_SIZE = 300
+"""Size from which a block says no more about its neighbours by being larger."""
 _LINK = 0.8
 """Share of linked characters above which a block is a link."""
 _NOTICE_SIZE, _TITLE_SIZE, _TEASER_SIZE = 200, 80, 60
@@ -70,16 +72,15 @@ WEIGHTS = {
     "url": 1.73,
     "quote": 0.79,
 }
-"""Logistic regression over `features`: benchmarks/extraction_fit.py on the first half of the labelled pages."""
-_VALUES, _OPENER = tuple(WEIGHTS.values()), tuple(WEIGHTS).index("opener")
+"""Logistic regression, in the order of `scores`: benchmarks/extraction_fit.py, first half of the labelled pages."""
 
 
 def article(blocks: list[Block]) -> list[Block]:
     """The text of a page with much furniture, such as a news page, by the weighted features of its blocks."""
     kept = [
         block
-        for block, row in zip(blocks, features(blocks), strict=True)
-        if sum(map(mul, _VALUES, row)) > 0 and not (row[_OPENER] and block.size < _TEASER_SIZE and not block.ends)
+        for block, score in zip(blocks, scores(blocks, tuple(WEIGHTS.values())), strict=True)
+        if score > 0 and (block.ends or block.size >= _TEASER_SIZE or _words_of(block.text)[0] not in _OPENERS)
     ]
     unlinked = [block for block in blocks if block.links <= _LINK]
     if sum(block.size for block in kept) < _TRUSTED * sum(block.size for block in unlinked):
@@ -112,49 +113,72 @@ def prose(blocks: list[Block]) -> int:
     return sum(block.size for block in blocks if block.prose)
 
 
-def features(blocks: list[Block]) -> list[tuple[float, ...]]:
-    """What `article` knows of each block, in the order of `WEIGHTS`."""
+def scores(blocks: list[Block], weights: Sequence[float]) -> list[float]:
+    """For each block the sum of the weights of what is true of it, above 0 for text."""
+    bias, p, head, h1, end, links, linked, opener, perhaps, notice, teaser, furniture, *others = weights
+    table, earlier, earlier_links, later, above, below, outside, date, titled, url, quote = others
+    first, last, marked = _body(blocks)
+    near = [block.size / _FULL_SIZE if block.size < _FULL_SIZE else 1.0 for block in blocks]
+    found: list[float] = []
+    teasers = section = False
+    size_before = links_before = 0.0
+    for index, (block, size_after) in enumerate(zip(blocks, [*near[1:], 0.0], strict=True)):
+        text, tag, size = block.text, block.tag, block.size
+        score = bias + links * block.links + earlier * size_before + earlier_links * links_before + later * size_after
+        opens = may_open = False
+        if size < _NOTICE_SIZE:
+            words = _words_of(text)
+            if words[0] in _OPENERS:
+                opens = True
+                score += opener
+            if words[0] in _PERHAPS:
+                may_open = True
+                score += perhaps
+            if not _NOTICES.isdisjoint(words):
+                score += notice
+            if size < _TITLE_SIZE and _DATE.search(text):
+                score += date
+        teasers, section = _sections(block, opens or may_open, teasers, section)
+        if teasers:
+            score += teaser
+        if section:
+            score += furniture
+        if tag == "p":
+            score += p
+        elif block.heading:
+            score += head + (h1 if tag == "h1" else 0.0)
+            if index + 1 < len(blocks) and blocks[index + 1].prose:
+                score += titled
+        elif marked and not tag:
+            score += outside
+        if block.links > _LINK:
+            score += linked + (url if text.startswith(("http", "www.")) else 0.0)
+        if block.ends:
+            score += end
+        if "\t" in text:
+            score += table
+        if index < first:
+            score += above
+        elif index > last:
+            score += below
+        if text.startswith(_QUOTES):
+            score += quote
+        found.append(score)
+        size_before, links_before = near[index], block.links
+    return found
+
+
+def _body(blocks: list[Block]) -> tuple[int, int, bool]:
+    """The first and the last block of running text, and whether most of it is in <p>."""
     body = [index for index, block in enumerate(blocks) if block.prose and block.tag != "pre"]
-    first, last = (body[0], body[-1]) if body else (0, len(blocks) - 1)
     paragraphs = sum(blocks[index].size for index in body if blocks[index].tag == "p")
     marked = paragraphs > _MARKED * sum(blocks[index].size for index in body)
-    rows: list[tuple[float, ...]] = []
-    teasers = section = False
-    before = none = Block("", "", 0, 0.0, False, "", False)
-    for index, (block, after) in enumerate(zip(blocks, [*blocks, none][1:], strict=True)):
-        text, size, links, heading = block.text, block.size, block.links, block.heading
-        words = (size < _NOTICE_SIZE and _WORD.findall(text.lower().replace("\u2019", "'"))) or _SILENT
-        opener, perhaps = words[0] in _OPENERS, words[0] in _PERHAPS
-        teasers, section = _sections(block, opener or perhaps, teasers, section)
-        rows.append(
-            (
-                1.0,
-                block.tag == "p",
-                heading,
-                block.tag == "h1",
-                block.ends,
-                links,
-                links > _LINK,
-                opener,
-                perhaps,
-                not _NOTICES.isdisjoint(words),
-                teasers,
-                section,
-                "\t" in text,
-                before.size / 300 if before.size < 300 else 1.0,
-                before.links,
-                after.size / 300 if after.size < 300 else 1.0,
-                index < first,
-                index > last,
-                marked and not block.tag,
-                size < _TITLE_SIZE and _DATE.search(text) is not None,
-                heading and after.prose,
-                links > _LINK and text.startswith(("http", "www.")),
-                text.startswith(_QUOTES),
-            )
-        )
-        before = block
-    return rows
+    return (body[0], body[-1], marked) if body else (0, len(blocks) - 1, marked)
+
+
+def _words_of(text: str) -> list[str]:
+    """The words of a block in small letters, or one that is empty."""
+    return _WORD.findall(text.lower().replace("\u2019", "'")) or _SILENT
 
 
 def _sections(block: Block, opens: bool, teasers: bool, section: bool) -> tuple[bool, bool]:

@@ -15,21 +15,22 @@ _KINDS = {
     _MERGES: "html body",  # a second one only adds its attributes to the first
 }
 # Seconds a unit, measured with resiliparse 2.0 (lexbor) on pages that grow in one of these only.
-_SECONDS_TAG, _SECONDS_NESTED, _SECONDS_REOPENED, _SECONDS_OPTION, _SECONDS_ATTRIBUTE = (
+_SECONDS_TAG, _SECONDS_NESTED, _SECONDS_REOPENED, _SECONDS_OPTION, _SECONDS_ATTRIBUTE, _SECONDS_TEXT = (
     1.2e-5,
     3.5e-8,
     1.5e-6,
     3.5e-9,
     2e-9,
+    3.2e-9,
 )
 _QUICK = 0.5
 """Seconds that need no closer look."""
 _LONG_TAG = 2**14
 """Bytes from one tag to the next below which its attributes cost nothing that counts."""
 
-_FEW_TAGS, _FEW_PARTS = 3_000, 65_000
-"""Start tags, and spaces, slashes and equals signs, without which no attribute begins, up to which a page takes
-six seconds at most: of n tags no more than half can be opened again in each of the other half."""
+_FEW_TAGS, _FEW_ATTRIBUTES, _LITTLE_TEXT = 3_000, 65_000, 1_500_000_000
+"""Start tags, attributes, and bytes of a page times its start tags, up to which it takes six seconds at most: of n tags
+no more than half can be opened again in each of the other half."""
 
 _VALUE = re.compile(rb"""=\s*(?:"[^"]*"|'[^']*')""")
 _RAW = re.compile(rb"<(?:(!--)|(script|style|svg)\b)", re.IGNORECASE)
@@ -50,12 +51,16 @@ def harmless(page: bytes) -> bool:
     import numpy as np
 
     data = np.frombuffer(page, np.uint8)
-    if np.count_nonzero(data == ord("<")) > _FEW_TAGS and page.count(b"<") - page.count(b"</") > _FEW_TAGS:
+    tags = np.count_nonzero(data == ord("<"))
+    if tags > _FEW_TAGS:
+        tags = page.count(b"<") - page.count(b"</")
+    if tags > _FEW_TAGS or tags * len(page) > _LITTLE_TEXT:
         return False
-    if len(page) <= _FEW_PARTS:
+    if len(page) <= 2 * _FEW_ATTRIBUTES:  # with what stands before it, none is shorter than two bytes
         return True
-    parts = (data <= ord(" "), data == ord("="), data == ord("/"))
-    return sum(map(np.count_nonzero, parts)) <= _FEW_PARTS
+    # Before an attribute stand spaces or slashes, or a value, which follows an equals sign.
+    apart = (data <= ord(" ")) | (data == ord("/"))
+    return int(np.count_nonzero(apart[1:] > apart[:-1]) + np.count_nonzero(data == ord("="))) <= _FEW_ATTRIBUTES
 
 
 def estimate(page: bytes, max_depth: int, max_seconds: float) -> Cost:
@@ -86,6 +91,7 @@ def _estimate(page: bytes) -> Cost:
         seconds += _SECONDS_REOPENED * float(_level(steps * formatting).sum())
     seconds += _SECONDS_OPTION * float(np.count_nonzero((kinds == _OPTION) & ~ends)) ** 2
     lengths = np.diff(at, append=len(data))
+    seconds += _SECONDS_TEXT * float(depth @ lengths)  # every division's text is read to see how much of it is linked
     for tag in np.flatnonzero(lengths > _LONG_TAG).tolist():
         seconds += _SECONDS_ATTRIBUTE * _attributes(page[at[tag] : at[tag] + lengths[tag]]) ** 2
     merged = lengths[(kinds == _MERGES) & ~ends]

@@ -8,6 +8,8 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codec
 _WIDE = ("utf-16", "utf-32")
 _ESCAPED = ("iso2022_jp", "iso2022_kr", "iso2022_jp_2", "iso2022_jp_ext")
 _ASCII = bytes(range(128))
+_PLAIN = rb"<p>+ADw-p+AD4- ~{\x3c\u003c~} &amp;</p>"
+"""Reads as it stands in every encoding of pages, but not in all codecs of Python."""
 _FOREIGN = 0.05
 """Bytes beyond ASCII, of all of a page, above which it is hardly in a language with Latin letters."""
 _DAMAGE = 0.1
@@ -62,9 +64,12 @@ def _label(name: str | None) -> str:
 
     if not name:
         return ""
+    known = map_encoding_to_html5(name, False)
     try:
-        return codecs.lookup(map_encoding_to_html5(name, False) or name).name
-    except LookupError:
+        if not known and _PLAIN.decode(name) != _PLAIN.decode("ascii"):
+            return ""
+        return codecs.lookup(known or name).name
+    except (LookupError, ValueError):
         return ""  # servers make names up
 
 

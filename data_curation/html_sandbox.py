@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from data_curation.settings import TransientError
 
 if TYPE_CHECKING:
+    from data_curation.html_code import Lean
     from data_curation.html_text import Extracted
 
 SECONDS = 10
@@ -32,7 +33,7 @@ class Sandbox:
         self.owner = 0
         self.lock = threading.Lock()
 
-    def take(self, html: bytes, url: str | None, charset: str | None, main_share: float) -> "Extracted":
+    def take(self, page: "Lean", url: str | None, charset: str | None, main_share: float) -> "Extracted":
         """What `html_text.take` gives; dropped as too-slow or not-parsable where the process did not survive it."""
         from data_curation.html_text import Extracted
 
@@ -40,7 +41,7 @@ class Sandbox:
             process = self._running()
             assert process.stdin and process.stdout
             try:
-                pickle.dump((html, url, charset, main_share), process.stdin, pickle.HIGHEST_PROTOCOL)
+                pickle.dump((page, url, charset, main_share), process.stdin, pickle.HIGHEST_PROTOCOL)
                 process.stdin.flush()
                 return cast(Extracted, pickle.load(process.stdout))
             except (EOFError, BrokenPipeError, pickle.UnpicklingError):

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_curation import boilerplate
 from data_curation.html_blocks import Block, read_blocks, render
+from data_curation.html_code import Lean, lean
 from data_curation.html_cost import estimate, harmless
 from data_curation.html_decode import decode
 from data_curation.html_sandbox import SANDBOX
@@ -72,22 +73,24 @@ def extract_html(
         return Extracted(reason="empty")
     if len(html) > max_bytes:
         return Extracted(reason="too-large")
-    if harmless(html):
-        return take(html, url, charset, main_share)
-    cost = estimate(html if b"\0" not in html else decode(html, charset).encode(), max_depth, MAX_SECONDS)
+    page = lean(html)
+    if harmless(page.html):
+        return take(page, url, charset, main_share)
+    plain = page.html if b"\0" not in html else decode(page.html, charset).encode()
+    cost = estimate(plain, max_depth, MAX_SECONDS)
     if cost.depth > max_depth or cost.seconds > MAX_SECONDS:
         return Extracted(reason="too-deep" if cost.depth > max_depth else "too-complex")
-    return SANDBOX.take(html, url, charset, main_share)
+    return SANDBOX.take(page, url, charset, main_share)
 
 
-def take(html: bytes, url: str | None, charset: str | None, main_share: float) -> Extracted:
+def take(page: Lean, url: str | None, charset: str | None, main_share: float) -> Extracted:
     """The text of a page, however long it takes; neither parser nor extractor can be interrupted."""
     from resiliparse.parse.html import HTMLTree
 
-    source = decode(html, charset)
+    source = decode(page.html, charset)
     try:
         tree = HTMLTree.parse(source)
-        text = _text(tree, source, url, main_share)
+        text = _text(tree, source, len(source) + page.cut, url, main_share)
     except RuntimeError:  # which the parser's own exception is
         return Extracted(reason="not-parsable")
     if not text:
@@ -95,41 +98,39 @@ def take(html: bytes, url: str | None, charset: str | None, main_share: float) -
     return Extracted(text, " ".join(_printable(tree.title or "").split()), _languages(source))
 
 
-def _text(tree: Any, source: str, url: str | None, main_share: float) -> str:
+def _text(tree: Any, source: str, markup: int, url: str | None, main_share: float) -> str:
     """The text of a page with much furniture from the engine's main blocks, of any other from all of its blocks.
 
     A look at either takes as long as parsing, so most pages get one only: all blocks where a page is small or has few
     scripts, the main ones elsewhere. Where those hold hardly any text, or a lot, the other look tells what the page is.
     """
-    small = len(source) <= _SMALL
-    everything = _blocks(tree, main=False) if small or not _scripted(source) else []
-    if small or _dense(everything, source):
+    small = markup <= _SMALL
+    scripted = len(tree.document.get_elements_by_tag_name("script")) >= _SCRIPTS
+    everything = [] if scripted and not small else _blocks(tree, main=False)
+    if small or _dense(everything, markup):
         return _tidy(render(boilerplate.manual(everything)))
     kept = boilerplate.article(_blocks(tree, main=True))
     size = sum(block.size for block in kept)
-    if not everything and not _BODY < size < _MUCH * len(source):
+    if not everything and not _BODY < size < _MUCH * markup:
         everything = _blocks(tree, main=False)
-        if _dense(everything, source):
+        if _dense(everything, markup):
             return _tidy(render(boilerplate.manual(everything)))
-    if size < min(_BODY, main_share * boilerplate.prose(everything)) or not size:
-        careful = _by_trafilatura(source, url) if len(source) <= _CAREFUL else ""
+    body = main_share * boilerplate.prose(everything)
+    if not size or (size < min(_BODY, body) and size < body - main_share * _comments(tree)):
+        careful = _by_trafilatura(source, url) if markup <= _CAREFUL else ""
         return _tidy(careful if len(careful) > size else render(kept or everything))
     return _tidy(render(kept))
 
 
-def _scripted(source: str) -> bool:
-    """Whether a page has as many scripts as only pages with much furniture have."""
-    at = -1
-    for _ in range(_SCRIPTS):
-        at = source.find("<script", at + 1)
-        if at < 0:
-            return False
-    return True
+def _comments(tree: Any) -> int:
+    """The size of what readers of a page wrote below it, in the element that most makers of pages name alike."""
+    found = tree.document.get_element_by_id("comments")
+    return len(found.text or "") if found else 0
 
 
-def _dense(everything: list[Block], source: str) -> bool:
+def _dense(everything: list[Block], markup: int) -> bool:
     """Whether so much of the markup is text that there is little furniture."""
-    return sum(len(block.text) for block in everything) > _DENSE * len(source)
+    return sum(len(block.text) for block in everything) > _DENSE * markup
 
 
 def _blocks(tree: Any, main: bool) -> list[Block]:

@@ -2,7 +2,7 @@
 
 from tasks.stage import stage
 
-extract = stage("data_curation.extract:extract", version=3, takes={"sources": ("files",)})
+extract = stage("data_curation.extract:extract", version=4, takes={"sources": ("files",)})
 clean = stage("data_curation.clean:clean", version=3, takes={"positive": ("files",), "negative": ("files",)})
 dedup = stage("data_curation.dedup:dedup", version=2, takes={"indexes": ("files",), "blocked": ("files",)})
 decontaminate = stage(

@@ -42,6 +42,13 @@ def test_letters_are_right(body: str, codec: str, declared: str | None, charset:
     assert decode(html.encode(codec), charset) == html
 
 
+@pytest.mark.parametrize("name", ["base64", "undefined", "utf-7", "cp037", "unicode_escape", "utf-32", "hz", "a\0b"])
+def test_codecs_that_are_no_encoding_of_pages_are_ignored(name: str) -> None:
+    """Codecs of Python that no browser knows change no page: letters stay, and no tag comes out of other signs."""
+    html = f"<html><body><p>{GERMAN}</p>+ADw-div+AD4- \\x3cdiv\\x3e \\u003cdiv\\u003e</body></html>"
+    assert decode(html.encode("cp1252"), name) == html
+
+
 def test_a_few_broken_bytes_do_not_change_the_encoding() -> None:
     """A page of UTF-8 with one broken character stays UTF-8, and that character is marked."""
     html = f"<meta charset=utf-8><p>{RUSSIAN}".encode() + b"\xff</p>"

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from data_curation.html_code import Lean
 from data_curation.html_cost import estimate, harmless
 from data_curation.html_sandbox import SANDBOX, Sandbox
 from data_curation.html_text import MAIN_SHARE, MAX_DEPTH, MAX_SECONDS, extract_html, take
@@ -17,6 +18,7 @@ DECEIVERS = {
     "comment": b"<div><!--</div>-->" * 40_000 + b"x",
     "quotes": b'<a x=\'"\' y=">" ' + b" ".join(b"a%d" % number for number in range(200_000)) + b">x",
 }
+PAGE = Lean(page(1), 0)
 
 
 @pytest.mark.parametrize("name", DECEIVERS)
@@ -26,8 +28,8 @@ def test_page_that_deceives_the_estimate_is_dropped_and_the_next_is_not(name: st
     cost = estimate(bomb, MAX_DEPTH, MAX_SECONDS)
     assert not harmless(bomb) and cost.depth <= MAX_DEPTH and cost.seconds <= MAX_SECONDS
     sandbox = Sandbox(seconds=1)
-    assert sandbox.take(bomb, None, None, MAIN_SHARE).reason == "too-slow"
-    assert sandbox.take(page(1), None, None, MAIN_SHARE) == take(page(1), None, None, MAIN_SHARE)
+    assert sandbox.take(Lean(bomb, 0), None, None, MAIN_SHARE).reason == "too-slow"
+    assert sandbox.take(PAGE, None, None, MAIN_SHARE) == take(PAGE, None, None, MAIN_SHARE)
     sandbox.close()
 
 
@@ -36,18 +38,18 @@ def test_sandbox_changes_nothing() -> None:
     large = b"<html lang=de><title>T</title>" + b"<p>Some words, and more of them.</p>" * 4_000
     assert not harmless(large)
     found = extract_html(large, "https://a.example/")
-    assert found == take(large, "https://a.example/", None, MAIN_SHARE) and len(found.text) > 30_000
+    assert found == take(Lean(large, 0), "https://a.example/", None, MAIN_SHARE) and len(found.text) > 30_000
 
 
 def test_killed_sandbox_is_an_error_and_not_a_drop() -> None:
     """A process that the system killed says nothing about the page: the stage may be tried again."""
     sandbox = Sandbox()
-    sandbox.take(page(1), None, None, MAIN_SHARE)
+    sandbox.take(PAGE, None, None, MAIN_SHARE)
     assert sandbox.process
     os.kill(sandbox.process.pid, signal.SIGKILL)
     with pytest.raises(TransientError, match="ended with code -9"):
-        sandbox.take(page(1), "https://a.example/", None, MAIN_SHARE)
-    assert sandbox.take(page(1), None, None, MAIN_SHARE).text
+        sandbox.take(PAGE, "https://a.example/", None, MAIN_SHARE)
+    assert sandbox.take(PAGE, None, None, MAIN_SHARE).text
     sandbox.close()
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from data_curation.extract import extract_html
+from data_curation.html_code import Lean, lean
+from data_curation.html_text import take
 from tests.data_curation.prose import page, paragraphs, text
 
 SCRIPTS = "<script>var state = 'x';</script>" * 20 + f"<script>{'x = 1;' * 5000}</script>"
@@ -26,6 +28,8 @@ def test_paragraphs_title_and_language_survive() -> None:
         (b"<div>" * 200_000 + b"text", "too-deep"),
         (("<div>" * 20_000 + "text").encode("utf-16"), "too-deep"),
         (b"<div></b>" * 20_000, "too-deep"),
+        (b"<div>" * 2_000 + b"x" * 3_000_000, "too-deep"),
+        (b"<div>" * 500 + b"x" * 3_500_000, "too-complex"),
         (b"<select>" + b"<option>x" * 200_000, "too-complex"),
         (b"<div " + b" ".join(b"a%d" % number for number in range(100_000)) + b">text", "too-complex"),
         (b"".join(b"<body a%d=1>" % number for number in range(80_000)) + b"text", "too-complex"),
@@ -59,6 +63,28 @@ def test_body_that_the_fast_extractor_loses_is_kept() -> None:
     for scripts in ("", SCRIPTS):
         html = f"<html><body>{scripts}<div class='sidebar'><article>{body}</article></div><p>End.</p></body></html>"
         assert set(paragraphs(5)) <= set(extract_html(html.encode(), None).text.split("\n\n"))
+
+
+def test_code_is_cut_and_nothing_else() -> None:
+    """Long scripts and styles go, data and what may end elsewhere stay, and the text is that of the whole page."""
+    code, data = b"a = 1; " * 200, b'<script type="application/ld+json">' + b'{"a": 1} ' * 100 + b"</script>"
+    named = b"<styled-text>" + code + b"</styled-text>"
+    kept = data + named + page(5) + b"<p>" + code * 50 + b"</p>"
+    begin, middle = b"<SCRIPT src='x>y' async>" + code, b"</SCRIPT ><script>" + code + b"'<!--<script>"
+    whole = begin + middle + code + b"</script>" + code + b"</script><style>" + code + b"</style>" + kept
+    left = b"<SCRIPT>" + middle + b"</script>" + code + b"</script><style></style>" + kept
+    assert lean(whole) == (left, len(whole) - len(left))
+    assert take(lean(whole), None, None, 0.35).text == take(Lean(whole, 0), None, None, 0.35).text
+    assert lean(b"<p>" * 20_000 + whole).cut == 0 == lean(whole[:30_000]).cut
+
+
+def test_comments_of_readers_are_no_lost_body() -> None:
+    """A short text with much below it from readers is the text; without the mark of comments it is the whole."""
+    said = "".join(f"<p>{paragraph}</p>" for number in (3, 4) for paragraph in paragraphs(number))
+    short = "<article><p>" + text(40)[:400] + ".</p></article>"
+    for name, found in (("comments", False), ("story", True)):
+        html = f"<html><body>{SCRIPTS}{short}<div id={name} class=comments>{said}</div></body></html>"
+        assert (paragraphs(3)[0] in extract_html(html.encode(), None).text) == found
 
 
 def test_furniture_around_an_article_is_left_out() -> None:
