@@ -68,7 +68,7 @@ def main() -> int:
     factors = "; ".join(f"{name} {', '.join(map(str, grid))}" for name, grid in GRID.items())
     note = (
         f"The demo's three phases and its model of 1M parameters, {len(SEEDS)} seeds, one thread each; bits per byte "
-        f"of {HELDOUT_TOKENS:,} held-out tokens after the last phase. Ours is Muon, other is AdamW. The demo's learning "
+        f"of {HELDOUT_TOKENS:,} held-out tokens after the last phase. Ours is Muon, other AdamW. The demo's learning "
         f"rates times the best factor at seed 0 of: {factors}. Several trainings shared the machine with other work, "
         "so speeds are rough."
     )
