@@ -25,7 +25,7 @@ STEP_TOKENS = {"cuda": 1 << 16, "cpu": 1 << 12}  # about one micro-batch: an opt
 
 def probe(config: PretrainConfig, vocabulary: int, resources: Resources, seconds: float = SECONDS) -> dict[str, float]:
     """Tokens a second of each phase, by the stage's name; takes about `seconds` and what compiling takes."""
-    quiet = resources.model_copy(update={"log_seconds": 1e9, "checkpoint_seconds": 1e9})
+    quiet = resources.model_copy(update={"log_seconds": 1e9, "checkpoint_seconds": 1e9, "trackers": []})
     device = "cpu" if resources.device == "cpu" or not _has_cuda() else "cuda"
     speeds: dict[str, float] = {}
     said = io.StringIO()  # its own progress and bars are not a plan's
@@ -59,7 +59,9 @@ def _speed(
     config: PretrainConfig, phase: Phase, step: int, steps: int, shards: Artifact, tokenizer: Artifact, place: Place
 ) -> float:
     place.scratch.mkdir(parents=True, exist_ok=True)
-    alone = phase.model_copy(update={"tokens": step * steps, "warmup_steps": 0, "mix": type(phase.mix)()})
+    alone = phase.model_copy(
+        update={"tokens": step * steps, "warmup_steps": 0, "yarn_factor": None, "mix": type(phase.mix)()}
+    )
     small = config.model_copy(update={"tokens_per_step": step, "phases": [alone], "max_epochs": None})
     counts = pretrain(small.run_of(0), shards, tokenizer, None, place)
     return float(counts.metrics["tokens_per_second"]["value"])
