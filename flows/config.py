@@ -150,8 +150,8 @@ def _lay(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text!r}: write section.field=value")
     *parents, last = path.strip().split(".")
     node: Any = data
-    for index, name in enumerate(parents):
-        node = _step(node, name, ".".join(parents[: index + 1]), create=True)
+    for end in range(1, len(parents) + 1):
+        node = _step(node, parents[:end])
     try:
         parsed = _scalar(yaml.safe_load(value))
     except yaml.YAMLError as error:
@@ -164,14 +164,27 @@ def _lay(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {path}: {'.'.join(parents)} is a {type(node).__name__}, it has no fields")
 
 
-def _step(node: Any, name: str, path: str, create: bool) -> Any:
+def _step(node: Any, path: list[str]) -> Any:
+    """What lies at the last name of the path, made where the data do not have it: a list as its default is."""
+    name = path[-1]
     if isinstance(node, list):
-        return node[_position(node, name, path)]
+        return node[_position(node, name, ".".join(path))]
     if isinstance(node, dict):
-        if node.get(name) is None and create:
-            node[name] = {}
+        if node.get(name) is None:
+            default = _default(path) if name not in node else None
+            node[name] = default if isinstance(default, list) else {}
         return node[name]
-    raise ConfigError(f"--set {path}: nothing is below it")
+    raise ConfigError(f"--set {'.'.join(path)}: nothing is below it")
+
+
+def _default(path: list[str]) -> Any:
+    """The default of a setting as the data of a YAML file, None where there is no such setting."""
+    model = _class_at(path[:-1])
+    field = getattr(model, "model_fields", {}).get(path[-1])
+    value = field.get_default(call_default_factory=True) if field else None
+    if isinstance(value, list):
+        return [one.model_dump(exclude_unset=True) if isinstance(one, Settings) else one for one in value]
+    return value
 
 
 def _position(node: list[Any], name: str, path: str) -> int:
@@ -214,6 +227,11 @@ def _path(location: Iterable[int | str]) -> str:
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Names of the settings that exist at a place of the tree."""
+    return list(getattr(_class_at(location), "model_fields", {}))
+
+
+def _class_at(location: Sequence[int | str]) -> Any:
+    """The class of the settings at a place of the tree, or of the entries of a list."""
     model: Any = PipelineConfig
     for name in location:
         if isinstance(name, str) and name in getattr(model, "model_fields", {}):
@@ -221,4 +239,4 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         for inner in getattr(model, "__args__", ()):
             if hasattr(inner, "model_fields"):
                 model = inner
-    return list(getattr(model, "model_fields", {}))
+    return model

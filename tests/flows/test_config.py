@@ -31,6 +31,7 @@ def test_presets_load(preset: str):
         ),
         ("pretrain.phases.0.tokens=-1", r"^pretrain\.phases\[0\]\.tokens.*-1"),
         ("pretrain.phases.9.tokens=1", r"'9' is no position in a list of 3"),
+        ("clean.languages.99.score=1", r"'99' is no position in a list of \d+: count"),
         ("dedup.bands", r"write section\.field=value"),
         ("extract.sources.0.limit.x=1", r"nothing is below it|has no fields"),
     ],
@@ -46,6 +47,17 @@ def test_values_are_yaml_and_later_ones_win():
     """`--set` takes YAML values, numbers as people write them, and the last one wins."""
     config = load("demo", ["pretrain.phases.0.tokens=2e6", "dedup.bands=3", "dedup.bands=5", "clean.fineweb=null"])
     assert (config.pretrain.phases[0].tokens, config.dedup.bands, config.clean.fineweb) == (2_000_000, 5, None)
+
+
+def test_positions_reach_into_lists_that_no_file_names(tmp_path: Path):
+    """A setting inside a default list changes that one alone, and no later configuration."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("dedup: {bands: 3}\n")
+    before, after = load(str(path)), load(str(path), ["clean.languages.0.score=0.7", "extract.sources.0.limit=5"])
+    first = before.clean.languages[0].model_copy(update={"score": 0.7})
+    assert after.clean.languages == [first, *before.clean.languages[1:]]
+    assert after.extract.sources == [before.extract.sources[0].model_copy(update={"limit": 5})]
+    assert load(str(path)) == before
 
 
 def test_files_and_missing_files(tmp_path: Path):
