@@ -35,7 +35,9 @@ def with_budget(run: Run, config: PretrainConfig, vocabulary: int, calibration: 
             record.figures |= {"tokens": phase.tokens, "flops": phase.flops}
             record.figures["bytes"] = int(PARAMETER_BYTES * made.parameters)
             record.figures["work_bytes"] = CHECKPOINTS * record.figures["bytes"]
-            seconds = rates.START + phase.tokens / speed
+            # The probes after a phase read without a backward pass, which takes two of three parts.
+            probed = 2 * config.probes.tokens + config.probes.needles * phase.seq_len
+            seconds = rates.START + (phase.tokens + min(probed, _heldout(run)) / 3) / speed
             record.figures |= {"seconds": round(seconds, 1), "seconds_from": whence}
             if on_gpu(resources) or _ran_on_gpu(record):
                 record.figures["gpu_hours"] = seconds / 3600 * resources.ranks
@@ -77,6 +79,11 @@ def _speed(record: StageRecord, calibration: Calibration, resources: Resources, 
         return rates.H100_FLOPS * rates.GPU_SHARE * resources.ranks / flops, whence
     whence = f"assumed: {rates.CPU_FLOPS:.3g} FLOP/s of a CPU thread, times {resources.threads}"
     return rates.CPU_FLOPS * resources.threads * resources.ranks / flops, whence
+
+
+def _heldout(run: Run) -> int:
+    """Tokens that the probes of a phase read at most: held-out ones twice, and as many again with needles in them."""
+    return 3 * int(run.config.get("shard", {}).get("heldout_tokens", 0))
 
 
 def _ran_on_gpu(record: StageRecord) -> bool:
