@@ -14,11 +14,11 @@ from tasks import rates
 from tasks.alignment_cost import Chats, work_of
 from tasks.artifact import Manifest
 from tasks.estimate import Calibration, Estimate
-from tasks.plan import disk
+from tasks.plan import disk, with_budget
 from tasks.rates import Rate
 from tasks.run import Run, RunConfig, StageRecord
 from tasks.store import Store
-from tests.tasks.test_budget import TINY
+from tests.tasks.test_budget import TINY, config
 
 CHATS = Chats({"train": 100, "dev": 20, "test": 10}, 10, 3800)
 ROAD: dict[str, Any] = {"pairs": {"prompts": 50, "test_prompts": 10, "max_new_tokens": 20}}
@@ -38,8 +38,8 @@ def estimated(
     tmp_path: Path, records: list[StageRecord], sources: list[Source], sizes: dict[str, int], **given: Any
 ) -> dict[str, dict[str, Any]]:
     """Figures by stage of a road over files of these sizes, one of each source in turn; none are listed without."""
-    config = {"extract": {"sources": [source.model_dump() for source in sources]}, **ROAD}
-    run = Run("toy", config, RunConfig(), Store(str(tmp_path / "store")), "plan", stages=records)
+    sections = {"extract": {"sources": [source.model_dump() for source in sources]}, **ROAD}
+    run = Run("toy", sections, RunConfig(), Store(str(tmp_path / "store")), "plan", stages=records)
     if sizes:
         files = [Artifact("x", "", {"files": Part((File(path, size, "0"),))}) for path, size in sizes.items()]
         run.listed["sources-web"] = files
@@ -105,7 +105,9 @@ def test_more_steps_than_last_time_take_more_seconds(tmp_path: Path) -> None:
 def test_work_by_hand() -> None:
     """Training counts three passes, reading one; answers read their prompt and half of what they may say."""
     tokens = 100 * rates.PROMPT_TOKENS + 3800 / rates.BYTES_PER_TOKEN
-    work = work_of("instruct", {"epochs": 2, "held_out": "dev", "held_out_tasks": 30, "max_new_tokens": 16}, ROAD, CHATS, 10.0)
+    work = work_of(
+        "instruct", {"epochs": 2, "held_out": "dev", "held_out_tasks": 30, "max_new_tokens": 16}, ROAD, CHATS, 10.0
+    )
     assert work.tokens == tokens
     assert work.flops == 10 * (3 * 2 * tokens + 2 * 20 * (rates.PROMPT_TOKENS + 8))
     assert work.steps == 16  # 40 answers are one batch
@@ -123,3 +125,18 @@ def test_settings_of_an_earlier_release_are_passed_over() -> None:
     old = work_of("evaluate", {"no_such_field": 1}, ROAD | {"evaluate": {"heldout_tokens": 10}}, CHATS, 1.0)
     assert old.tokens == 10
     assert replace(old, tokens=0) != old
+
+
+def test_too_few_expected_tokens_are_warned_of_before_there_are_shards(tmp_path: Path) -> None:
+    """The phases ask for more than four times what the sources will give; with as many again nothing is said."""
+    asked = config((64, 40_960_000, None))
+    kept = rates.CURATION["clean"].kept / rates.BYTES_PER_TOKEN
+    found: list[list[str]] = []
+    for tokens in (9e6, 11e6):
+        run = Run("toy", {}, RunConfig(), Store(str(tmp_path / "store")), "plan")
+        run.config = {"extract": {"sources": [Source(name="a", kind="jsonl", path="/a").model_dump()]}}
+        run.listed["sources-web"] = [Artifact("a", "", {"files": Part((File("a.jsonl", int(tokens / kept), "0"),))})]
+        run.stages = [*stages("extract", "clean", "shard"), StageRecord("pretrain-64", "pretrain", "run", "never made")]
+        with_budget(run, asked, 300, Calibration())
+        found.append([text for text in run.stages[-1].warnings if "unique ones are expected" in text])
+    assert len(found[0]) == 1 and "40,960,000 tokens, about 9,000,000 unique ones" in found[0][0] and not found[1]
