@@ -21,6 +21,8 @@ from data_curation.settings import TransientError
 from tests.training.phases import config, digests, losses, published, taken
 from training.phases import Phase
 from training.pretrain import PhaseRun, pretrain
+from training.state import State
+from training.step import Trainer
 
 STEPS = 24
 
@@ -62,6 +64,29 @@ def test_kills_at_random_moments_change_no_byte(
     assert digests(published(last)) == digests(published(unbroken))
     assert taken(last) == taken(unbroken)
     assert [record["step"] for record in taken(last)] == list(range(STEPS))
+
+
+def test_an_interrupted_training_in_a_bucket_goes_on(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On s3 the next attempt adopts checkpoints by the server's own copies and ends with the bytes of one on disk."""
+    unbroken, local = new_place("unbroken"), new_place("there", checkpoint_seconds=0)
+    pretrain(run(), shards, tokenizer, None, unbroken)
+    broken, again = (Place(f"{bucket}/{n}", local.scratch, local.resources, local.name) for n in (1, 2))
+    step = Trainer.step
+
+    def stop(trainer: Trainer, state: State) -> None:
+        if state.step == 7:
+            raise KeyboardInterrupt
+        step(trainer, state)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "step", stop)
+        pretrain(run(), shards, tokenizer, None, broken)
+    assert again.adopt(broken.home) == ["checkpoint-000000", "checkpoint-000006", "checkpoint-000007"]
+    pretrain(run(), shards, tokenizer, None, again)
+    assert digests(published(again)) == digests(published(unbroken))
+    assert [piece.name for piece in again.pieces()] == ["model"]
 
 
 @contextmanager
