@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from data_curation.artifact import Artifact
+from data_curation.files import listing, read_bytes
 from data_curation.place import Place
 from tests.training.phases import CURVES, config, published
 from training import loop, trackers
+from training.metrics import Metrics
 from training.pretrain import pretrain
 from training.speed import mfu, peak_flops
+from training.state import State, StepRecord
 from training.trackers import Subject, Tracker, Trackers
 
 
@@ -34,6 +37,28 @@ def events(place: Place, name: str) -> list[tuple[int, float]]:
 def subject(folder: Path) -> Subject:
     """Something to track."""
     return Subject("made-up", {"seed": 1}, folder, [])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
+def test_lines_and_events_reach_a_store_on_s3(bucket: str, new_place: Callable[..., Place]) -> None:
+    """At the end of a training that went well; a step that was taken back by a rewind is told once."""
+    local = new_place("scratch", trackers=["tensorboard"])
+    place = Place(f"{bucket}/pretrain/key/1", local.scratch, local.resources, "pretrain-32")
+    with Metrics(config().run_of(0), place, 300, ["cpu"]) as metrics:
+        state = State()
+        metrics.begin(state)
+        for step in (0, 1, 2):
+            state.history.append(StepRecord(step, 1.5 - step, 8, 20, 0.1, 2.0))
+            state.step = step + 1
+            metrics.step(state, 0)
+        back = State(1, state.history[:1])
+        metrics.begin(back)
+        back.history.append(StepRecord(1, 0.25, 8, 20, 0.1, 2.0))
+        back.step = 2
+        metrics.step(back, 0)
+    written = [json.loads(line) for line in read_bytes(f"{place.home}/records/steps.jsonl").splitlines()]
+    assert [(line["step"], line["loss"], line["tokens"]) for line in written] == [(0, 1.5, 256), (1, 0.25, 512)]
+    assert [path for path in listing(f"{place.home}/records") if path.startswith("tensorboard/events")]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
