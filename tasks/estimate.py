@@ -1,7 +1,7 @@
 """What each stage of a plan will take: from its last run here where there was one, else from measured rates."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from data_curation.sources.source import Source
 from data_curation.tokenizer import TokenizerConfig
 from tasks import rates
 from tasks.alignment_cost import ALIGNMENT, Chats, work_of
+from tasks.artifact import Manifest
 from tasks.rates import CURATION, Rate
 from tasks.run import Run, StageRecord
+from tasks.why import previous
 from training.architecture import ModelConfig
 
 ASSUMED = "measured rates (tasks/rates.py)"
@@ -40,6 +42,8 @@ class Amount:
     """Bytes of content, unpacked."""
     text: float
     """Bytes of text expected in them, by the rates of documentation pages."""
+    limited: float
+    """Raw bytes that its limit leaves: a fetched source of conversations holds more."""
 
 
 class Estimate:
@@ -56,7 +60,10 @@ class Estimate:
         """Bytes of text that the stage at hand takes; none where nobody knows."""
         self.tokens: float | None = None
         """Tokens of the shards."""
-        self.chats = Chats({"train": 0, "dev": 0, "test": 0}, 0, 0)
+        self.sections_before = dict(run.config)
+        """The sections, that of `pairs` as it was when the stages after it were last made."""
+        self.chats = self.chats_before = Chats({"train": 0, "dev": 0, "test": 0}, 0, 0)
+        """What `dialogues` will make, and what it made when the stages after it were last made."""
 
     def road(self) -> None:
         """Every stage but pretraining, whose figures are the budget's."""
@@ -83,69 +90,53 @@ class Estimate:
 
     def _dialogues(self, record: StageRecord) -> None:
         config = DialoguesConfig.model_validate(self.run.config.get("dialogues", {}))
-        made = record.manifest
+        made, amount = self._last(record), self._sources("sources-chat", config.sources)
+        number = sum(some.limited for some in amount or []) / rates.CONVERSATION_BYTES
+        self.chats = Chats.expected(config, int(number), int(number * rates.CONVERSATION_BYTES))
         if made is not None:
-            self.chats = Chats.of(made.counts)
-        if made is not None and record.state != "run":
-            return
-        amount = self._sources("sources-chat", config.sources)
-        conversations, kept = 0.0, 0.0
-        for source, some in zip(config.sources, amount or [], strict=False):
-            number = some.raw / rates.CONVERSATION_BYTES
-            number = min(number, source.limit or number)
-            conversations += number
-            kept += number * rates.CONVERSATION_BYTES
-        if made is None:
-            self.chats = Chats.expected(config, int(conversations), int(kept))
-        raw = sum(some.raw for some in amount or [])
-        tasks = sum(self.chats.tasks.values())
-        if amount is not None:
-            seconds = rates.DIALOGUES.start + raw / rates.DIALOGUES.speed
-            self._attach(record, seconds, kept * rates.DIALOGUES.written + tasks * rates.EXERCISE_BYTES)
+            self.chats_before = Chats.of(made.counts)
+            same = record.state != "run"
+            self.chats = self.chats_before if same else replace(self.chats_before, tasks=self.chats.tasks)
+        self.chats_before = self.chats if made is None else self.chats_before
+        if amount is not None and record.state == "run":
+            seconds = rates.DIALOGUES.start + sum(some.raw for some in amount) / rates.DIALOGUES.speed
+            size = self.chats.bytes * rates.DIALOGUES.written + sum(self.chats.tasks.values()) * rates.EXERCISE_BYTES
+            self._attach(record, seconds, size)
 
     def _curation(self, record: StageRecord) -> None:
-        made, text = record.manifest, self.text
+        made, taken, text = self._last(record), self.text, self.text
         if record.stage == "extract" and (made is None or record.state == "run"):
             amounts = self._sources("sources-web", _sources_of(self.run.config.get("extract", {})))
             taken = None if amounts is None else sum(some.raw for some in amounts)
             text = None if amounts is None else sum(some.text for some in amounts)
-        else:
-            taken = text
-        rate = self.calibration.curation.get(record.stage) or CURATION[record.stage]
         if made is not None:
             # What it kept last time is what it keeps of more; its output is known where it is not made again.
-            before, after = made.counts.taken.get("bytes", 0), made.counts.made.get("bytes", 0)
-            again = record.state == "run" and taken is not None and before
-            scale = (taken or 0) / before if again else 1.0
-            self.text = after * scale
-            if again:
-                self._attach(record, made.seconds * scale, made.size() * scale, "last run")
+            self.text = made.counts.made.get("bytes", 0) * self._again(record, made, taken)
             return
         if taken is None or text is None:
             self.text = None
             return
+        rate = self.calibration.curation.get(record.stage) or CURATION[record.stage]
         measured = record.stage in self.calibration.curation
         self.text = taken * rate.kept if measured or record.stage != "extract" else text
         seconds = rate.start + taken / rate.speed / self.run.resources(record.stage).workers
         self._attach(record, seconds, self.text * rate.written, "probe" if measured else ASSUMED)
 
     def _tokenizer(self, record: StageRecord) -> None:
-        if record.manifest is not None or self.text is None:
-            return
-        config = TokenizerConfig.model_validate(self.run.config.get("tokenizer", {}))
-        seconds = 2.0 + self.text / rates.READ
-        if not config.path:
-            seconds += min(config.sample_bytes, self.text) / rates.TRAINER
-        self._attach(record, seconds, config.vocab_size * rates.ENTRY_BYTES)
+        made = self._last(record)
+        if made is not None:
+            self._again(record, made, None)
+        elif self.text is not None:
+            config = TokenizerConfig.model_validate(self.run.config.get("tokenizer", {}))
+            seconds = 2.0 + self.text / rates.READ
+            if not config.path:
+                seconds += min(config.sample_bytes, self.text) / rates.TRAINER
+            self._attach(record, seconds, config.vocab_size * rates.ENTRY_BYTES)
 
     def _shard(self, record: StageRecord) -> None:
-        made = record.manifest
+        made = self._last(record)
         if made is not None:
-            before = made.counts.taken.get("bytes", 0)
-            scale = self.text / before if record.state == "run" and self.text is not None and before else 1.0
-            self.tokens = made.counts.made.get("tokens", 0) * scale
-            if scale != 1.0:
-                self._attach(record, made.seconds * scale, made.size() * scale, "last run")
+            self.tokens = made.counts.made.get("tokens", 0) * self._again(record, made, self.text)
         elif self.text is not None:
             self.tokens = self.text / rates.BYTES_PER_TOKEN
             seconds = 1.2 + self.tokens / rates.TOKENISE / self.run.resources("shard").workers
@@ -154,6 +145,18 @@ class Estimate:
             record.figures["work_bytes"] = int(size)  # sorted runs of tokens, until they are merged
         if self.tokens is not None:
             record.figures["tokens"] = int(self.tokens)
+
+    def _again(self, record: StageRecord, made: Manifest, taken: float | None) -> float:
+        """How many times the bytes of last time a stage takes now; it is expected to take as many times as long."""
+        before = made.counts.taken.get("bytes", 0)
+        scale = taken / before if record.state == "run" and taken is not None and before else 1.0
+        if record.state == "run":
+            self._attach(record, made.seconds * scale, made.size() * scale, "last run")
+        return scale
+
+    def _last(self, record: StageRecord) -> Manifest | None:
+        """Of the artifact itself, or of what the newest run of this preset had in its place."""
+        return record.manifest or previous(self.run, record.stage, record.name)
 
     # ---- models -------------------------------------------------------------------------------------------------
 
@@ -164,9 +167,12 @@ class Estimate:
         work = work_of(record.stage, road.get(record.stage, {}), road, self.chats, forward)
         rate = self.flops_rate(record.stage)
         seconds, whence = work.seconds(rate, self.model.layers), ASSUMED
-        made = record.manifest
+        made = self._last(record)
         if made is not None:
-            then = work_of(record.stage, made.config, road, self.chats, forward).seconds(rate, self.model.layers)
+            if record.stage == "pairs":
+                self.sections_before["pairs"] = made.config
+            before = work_of(record.stage, made.config, self.sections_before, self.chats_before, forward)
+            then = before.seconds(rate, self.model.layers)
             seconds, whence = made.seconds * seconds / then, "last run"
         weights = 0 if record.stage in ("pairs", "evaluate") else 4 * self.parameters
         self._attach(record, seconds, made.size() if made else weights + 100_000, whence)
@@ -224,4 +230,5 @@ def _most(source: Source) -> float | None:
 
 def _amount(source: Source, raw: float) -> Amount:
     pages = source.kind in ("warc", "html", "web-packages")
-    return Amount(raw, raw * (CURATION["extract"].kept if pages else rates.ROWS_KEPT))
+    kept = CURATION["extract"].kept if pages else rates.ROWS_KEPT
+    return Amount(raw, raw * kept, min(raw, _most(source) or raw))

@@ -50,7 +50,7 @@ def plan_unknown(
     run: Run, word: str, name: str, version: int, config: Mapping[str, Any], waits: list[str]
 ) -> StageRecord:
     """Plan a stage that reads something not made yet: it follows only if that changes, or must run anyway."""
-    before = _previous(run, word, name)
+    before = previous(run, word, name)
     state: State = "run"
     if run.asked(run.refresh, word, name):
         why = "refresh was asked for"
@@ -61,6 +61,17 @@ def plan_unknown(
     elif not (why := _fields(word, before.config, dict(config))):
         state, why = "if-changed", f"only if the output of {' or '.join(waits)} changes"
     return StageRecord(name, word, state, why, manifest=before)
+
+
+def previous(run: Run, word: str, name: str) -> Manifest | None:
+    """The stage's manifest in the newest run of this preset that finished it."""
+    entry = run.previous.get(name)
+    if entry is None:
+        return None
+    try:
+        return run.store.manifest(word, entry["key"], entry["attempt"])
+    except FileNotFoundError:
+        return None
 
 
 @cache
@@ -89,20 +100,10 @@ def code_warning(run: Run, word: str, name: str, function: str, found: Found) ->
     )
 
 
-def _previous(run: Run, word: str, name: str) -> Manifest | None:
-    entry = run.previous.get(name)
-    if entry is None:
-        return None
-    try:
-        return run.store.manifest(word, entry["key"], entry["attempt"])
-    except FileNotFoundError:
-        return None
-
-
 def _difference(
     run: Run, word: str, name: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> str:
-    before = _previous(run, word, name)
+    before = previous(run, word, name)
     if before is None:
         return "never made"
     reasons: list[str] = []

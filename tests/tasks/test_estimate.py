@@ -140,3 +140,16 @@ def test_too_few_expected_tokens_are_warned_of_before_there_are_shards(tmp_path:
         with_budget(run, asked, 300, Calibration())
         found.append([text for text in run.stages[-1].warnings if "unique ones are expected" in text])
     assert len(found[0]) == 1 and "40,960,000 tokens, about 9,000,000 unique ones" in found[0][0] and not found[1]
+
+
+def test_other_settings_go_by_the_last_runs_pace(tmp_path: Path) -> None:
+    """A stage whose key has changed has no artifact; what the newest run of the preset had in its place counts."""
+    run = Run("toy", {}, RunConfig(), Store(str(tmp_path / "store")), "plan", stages=stages("extract"))
+    run.config = {"extract": {"sources": [Source(name="a", kind="html", path="/a").model_dump()]}}
+    run.listed["sources-web"] = [Artifact("a", "", {"files": Part((File("a.html", 2_000_000, "0"),))})]
+    home = tmp_path / "store/extract/key/1"
+    home.mkdir(parents=True)
+    (home / "manifest.json").write_bytes(manifest(10, 1_000_000, 400_000).to_json())
+    run.previous = {"extract": {"key": "key", "attempt": 1}}
+    Estimate(run, TINY, 300, Calibration(), None).road()
+    assert run.stages[0].figures == {"seconds": 20, "seconds_from": "last run", "bytes": 400_000}
