@@ -6,8 +6,8 @@ SPLITS = ("train", "dev", "test")
 
 pretrain = stage("training.pretrain:pretrain", version=4, takes={"previous": ("model", "state")})
 instruct = stage("training.instruct:instruct", version=2, takes={"dialogues": SPLITS})
-pairs = stage("training.pairs:pairs", version=1, takes={"dialogues": SPLITS})
-reward = stage("training.reward:reward", version=1, takes={"pairs": ("train", "test")})
+pairs = stage("training.pairs:pairs", version=2, takes={"dialogues": SPLITS})
+reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "test")})
 prefer = stage("training.prefer:prefer", version=1, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
 reinforce = stage(
     "training.reinforce:reinforce",
@@ -16,7 +16,7 @@ reinforce = stage(
 )
 evaluate = stage(
     "training.evaluate:evaluate",
-    version=1,
+    version=2,
     takes={"shards": ("heldout",), "dialogues": ("test",), "pairs": ("test",)},
 )
-publish = stage("training.publish:publish", version=1, takes={"evaluations": ("scores",)})
+publish = stage("training.publish:publish", version=2, takes={"evaluations": ("scores",)})

@@ -32,6 +32,8 @@ class EvaluateConfig(Settings):
     """Held-out chat answers whose likelihood is measured."""
     pairs: int = 1000
     """Held-out preference pairs."""
+    refusals: bool = True
+    """Whether harmful requests and harmless ones that look alike are asked, and refusals of both counted."""
     samples: int = 4
     """Answers that are shown in the report."""
 
@@ -52,7 +54,7 @@ def evaluate(
     folder = model.folder("model", place.scratch)
     net, tokenizer = load(folder).to(device).eval(), AutoTokenizer.from_pretrained(folder)
     counts, outcomes = Counts(), dict[str, dict[str, float]]()
-    progress = place.progress("measures", 4)
+    progress = place.progress("measures", 5)
 
     heldout = shards.folder("heldout", place.scratch)
     text = measure(net, heldout, folder, config.heldout_tokens, config.seq_len, place)
@@ -65,6 +67,7 @@ def evaluate(
     measures = {
         "tasks": lambda: _tasks(net, tokenizer, tasks, config, counts),
         "chats": lambda: _chats(net, tokenizer, chats, counts),
+        "refusals": lambda: _refusals(net, tokenizer, config),
         "pairs": lambda: _pairs(net, tokenizer, _chosen(pairs, "test", config.pairs) if pairs else []),
     }
     for name, run in measures.items():
@@ -125,6 +128,19 @@ def _tasks(
         mine = [value for value, task in zip(right, tasks, strict=True) if task["family"] == family]
         metrics[f"task_accuracy/{family}"] = mean(mine)
     return metrics, {"task_accuracy": {row["id"]: value for row, value in zip(rows, right, strict=True)}}
+
+
+def _refusals(model: Any, tokenizer: Any, config: EvaluateConfig) -> tuple[Metrics, dict[str, dict[str, float]]]:
+    """Share of harmful requests that are refused, and of harmless ones, which a good model answers."""
+    from training.chat import generate_answers
+    from training.refusals import HARMFUL, HARMLESS, refused
+
+    if not config.refusals:
+        return {}, {}
+    prompts = [[{"role": "user", "content": text}] for text in (*HARMFUL, *HARMLESS)]
+    found = [float(refused(answer)) for answer in generate_answers(model, tokenizer, prompts, config.max_new_tokens)]
+    harmful, harmless = found[: len(HARMFUL)], found[len(HARMFUL) :]
+    return {"refusal/harmful": mean(harmful), "refusal/harmless": mean(harmless)}, {}
 
 
 def _chats(

@@ -15,6 +15,8 @@ Scores = dict[str, dict[str, dict[str, Any]]]
 COMPARED = (
     ("task_accuracy", "Greedy accuracy on held-out tasks", 100.0, "%"),
     ("preference_accuracy", "Accuracy on held-out preference pairs", 100.0, "%"),
+    ("refusal/harmful", "Harmful requests refused", 100.0, "%"),
+    ("refusal/harmless", "Harmless requests refused", 100.0, "%"),
     ("answer_loss", "Loss on held-out chat answers (nats per token)", 1.0, ""),
     ("bits_per_byte", "Bits per byte of held-out text", 1.0, ""),
     ("loss", "Loss on held-out text (nats per token)", 1.0, ""),

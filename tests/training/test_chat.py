@@ -80,6 +80,22 @@ def test_a_template_that_trims_is_followed_and_one_that_rewrites_is_refused(chat
         encode(rewrites, chat("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for i in range(1000000000) %}x{% endfor %}", "the chat template fails: Range too big"),
+        ("{{ raise_exception('roles must alternate') }}", "the chat template fails: roles must alternate"),
+        ("{% if %}", "the chat template fails: "),
+    ],
+)
+def test_a_template_that_loops_or_complains_is_said(chat_tokenizer: Path, template: str, said: str) -> None:
+    """An endless loop is stopped by the sandbox in no time; a template's own complaint is passed on."""
+    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(StageError, match=said):
+        encode(tokenizer, chat("a", "b"))
+
+
 def test_the_contract_holds_for_the_projects_models(tiny_model: Artifact, tokenizer: Any) -> None:
     """The check passes and names the template by its hash."""
     assert check_contract(tokenizer, Path(tiny_model.home) / "model") == template_hash(tokenizer)

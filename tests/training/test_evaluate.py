@@ -191,4 +191,4 @@ def test_a_base_model_without_pairs_is_measured_too(
         found.append(Path(place.home, "scores", "scores.json").read_bytes())
     assert found[0] == found[1]
     names = {name.split("/")[0] for name in json.loads(found[0])}
-    assert names == {"bits_per_byte", "loss", "task_accuracy", "answer_loss"}
+    assert names == {"bits_per_byte", "loss", "task_accuracy", "answer_loss", "refusal"}

@@ -152,6 +152,19 @@ def test_the_order_of_prompts_is_new_in_every_epoch() -> None:
     assert prompt_order(5, config.model_copy(update={"seed": 1})) != order
 
 
+def test_a_prompt_longer_than_the_context_is_counted(
+    coin_model: Artifact, unfit: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """A task whose prompt leaves no room for an answer is not trained on and has its reason in the funnel."""
+    train = coins(100, 132)
+    train[0]["messages"][0]["content"] = "Coin? " * 200
+    parts = {"train": train, "dev": [], "test": coins(300, 310)}
+    files = {part: {"00000.parquet": parquet(rows, DIALOGUES)} for part, rows in parts.items()}
+    data = artifact("dialogues", tmp_path / "long", files)
+    counts = reinforce(CONFIG.model_copy(update={"steps": 1}), coin_model, data, unfit, new_place())
+    assert [(row["reason"], row["documents"]) for row in counts.funnel] == [("prompt longer than the context", 1)]
+
+
 def test_too_few_tasks_for_a_step_is_an_error(
     coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place]
 ) -> None:
