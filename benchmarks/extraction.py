@@ -12,7 +12,7 @@ from benchmarks.pages import Page, labelled_pages
 GRAM = 4
 LOST = 0.5
 """Recall below which a page has lost its body."""
-CHUNK, ROUNDS = 60, 3
+CHUNK, ROUNDS = 60, 5
 """Pages of one turn, and how often all pages are read: the labelled ones are few."""
 GOAL_F1, GOAL_LABELLED, GOAL_RATIO, GOAL_PAGES = 0.943, 560.0, 8.0, 600.0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from data_curation.settings import TransientError
 
 if TYPE_CHECKING:
-    from data_curation.html_code import Lean
+    from data_curation.html_lean import Lean
     from data_curation.html_text import Extracted
 
 SECONDS = 10

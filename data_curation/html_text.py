@@ -6,9 +6,9 @@ from typing import Any
 
 from data_curation import boilerplate
 from data_curation.html_blocks import Block, read_blocks, render
-from data_curation.html_code import Lean, lean
 from data_curation.html_cost import estimate, harmless
 from data_curation.html_decode import decode
+from data_curation.html_lean import Lean, lean
 from data_curation.html_sandbox import SANDBOX
 
 MAX_BYTES = 4 * 2**20

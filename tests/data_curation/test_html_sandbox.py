@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from data_curation.html_code import Lean
 from data_curation.html_cost import estimate, harmless
+from data_curation.html_lean import Lean
 from data_curation.html_sandbox import SANDBOX, Sandbox
 from data_curation.html_text import MAIN_SHARE, MAX_DEPTH, MAX_SECONDS, extract_html, take
 from data_curation.settings import TransientError

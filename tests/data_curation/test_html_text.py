@@ -3,7 +3,7 @@
 import pytest
 
 from data_curation.extract import extract_html
-from data_curation.html_code import Lean, lean
+from data_curation.html_lean import Lean, lean
 from data_curation.html_text import take
 from tests.data_curation.prose import page, paragraphs, text
 
@@ -66,13 +66,26 @@ def test_body_that_the_fast_extractor_loses_is_kept() -> None:
 
 
 def test_code_is_cut_and_nothing_else() -> None:
-    """Long scripts and styles go, data and what may end elsewhere stay, and the text is that of the whole page."""
+    """Scripts, styles and drawings go, data and text stay, and what is extracted is that of the whole page."""
     code, data = b"a = 1; " * 200, b'<script type="application/ld+json">' + b'{"a": 1} ' * 100 + b"</script>"
     named = b"<styled-text>" + code + b"</styled-text>"
-    kept = data + named + page(5) + b"<p>" + code * 50 + b"</p>"
+    drawn, broken = b"<path d='M1 2'/>" * 40, b"<svg><p>" + code + b"</p></svg>"
+    kept = data + named + broken + page(5) + b"<p>" + code * 50 + b"</p>"
     begin, middle = b"<SCRIPT src='x>y' async>" + code, b"</SCRIPT ><script>" + code + b"'<!--<script>"
-    whole = begin + middle + code + b"</script>" + code + b"</script><style>" + code + b"</style>" + kept
-    left = b"<SCRIPT>" + middle + b"</script>" + code + b"</script><style></style>" + kept
+    whole = (
+        begin
+        + middle
+        + code
+        + b"</script>"
+        + code
+        + b"</script><style>"
+        + code
+        + b"</style><svg x>"
+        + drawn
+        + b"</svg>"
+        + kept
+    )
+    left = b"<SCRIPT>" + middle + b"</script>" + code + b"</script><style></style><svg></svg>" + kept
     assert lean(whole) == (left, len(whole) - len(left))
     assert take(lean(whole), None, None, 0.35).text == take(Lean(whole, 0), None, None, 0.35).text
     assert lean(b"<p>" * 20_000 + whole).cut == 0 == lean(whole[:30_000]).cut

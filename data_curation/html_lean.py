@@ -1,19 +1,18 @@
-"""Pages without the code in their scripts and styles, which parser and extractor would only carry along."""
+"""Pages without what their scripts, styles and drawings hold, which parser and extractor would only carry along."""
 
 import re
 from itertools import pairwise
 from typing import NamedTuple
 
 _SHORT = 2**15
-"""Bytes up to which a page has too little code to look for."""
+"""Bytes up to which a page has too little to cut to look for it."""
 _APART = 60
 """Bytes from one tag to the next up to which a page is markup: it has a fiftieth of the code of the labelled pages."""
-_FEW = 512
+_FEW = 256
 """Bytes between the two tags of an element up to which nothing is gained by cutting them."""
-_OPENS = re.compile(rb"<(script|style)[\s/>]", re.IGNORECASE)
-_ENDS = re.compile(rb"</(script|style)[\s/>]", re.IGNORECASE)
-_DATA = b"ld+json"
-"""Type of scripts that hold data: trafilatura reads articles from them."""
+_OPENS = re.compile(rb"<(script|style|svg)[\s/>]", re.IGNORECASE)
+_ENDS = re.compile(rb"</(script|style|svg)[\s/>]", re.IGNORECASE)
+_NAMES = (b"scri", b"/scr", b"styl", b"/sty", b"svg ", b"svg>", b"/svg")
 
 
 class Lean(NamedTuple):
@@ -21,13 +20,14 @@ class Lean(NamedTuple):
 
     html: bytes
     cut: int
-    """Bytes of code that are missing."""
+    """Bytes that are missing."""
 
 
 def lean(page: bytes) -> Lean:
-    """The page with its scripts and styles emptied; their tags stay, since resiliparse looks at neighbours.
+    """The page with its scripts, styles and drawings emptied; tags stay, since resiliparse looks at neighbours.
 
-    An element is left as it is where another one seems to begin in it: its end is not surely the next end tag.
+    An element goes from its tag to the next one of these kinds, which must be its own end, so that none of another is
+    cut with it.
     """
     if len(page) <= _SHORT:
         return Lean(page, 0)
@@ -36,7 +36,7 @@ def lean(page: bytes) -> Lean:
     for start, end in pairwise(_tags(page)):
         if end - start <= _FEW or not (opened := _OPENS.match(page, start)) or not (closed := _ENDS.match(page, end)):
             continue
-        if opened[1].lower() == closed[1].lower() and page.find(_DATA, start, start + _FEW) < 0:
+        if opened[1].lower() == closed[1].lower() and not _says(page, start, end, opened[1].lower()):
             parts += page[at:start], b"<", opened[1], b">"
             at = end
     parts.append(page[at:])
@@ -44,8 +44,15 @@ def lean(page: bytes) -> Lean:
     return Lean(html, len(page) - len(html))
 
 
+def _says(page: bytes, start: int, end: int, name: bytes) -> bool:
+    """Whether it holds text: data in which trafilatura finds articles, or elements that end a drawing without a tag."""
+    if name == b"svg":
+        return page.find(b"</p", start, end) >= 0 or page.find(b"</div", start, end) >= 0
+    return page.find(b"ld+json", start, start + _FEW) >= 0
+
+
 def _tags(page: bytes) -> list[int]:
-    """Where something begins that may be a tag, of start or end, of a script or a style; nowhere in mere markup."""
+    """Where something begins that may be a tag of these kinds, of start or end; nowhere in mere markup."""
     import numpy as np
 
     data = np.frombuffer(page, np.uint8)
@@ -55,6 +62,6 @@ def _tags(page: bytes) -> list[int]:
     at = np.flatnonzero(signs)
     behind = np.ndarray(len(data) - 3, "<u4", page, strides=(1,))[at + 1] | 0x20202020  # in small letters
     found = np.zeros(len(at), bool)
-    for name in (b"scri", b"/scr", b"styl", b"/sty"):
+    for name in _NAMES:
         found |= behind == int.from_bytes(name, "little")
     return at[found].tolist()
