@@ -53,7 +53,21 @@ def test_killed_sandbox_is_an_error_and_not_a_drop() -> None:
     sandbox.close()
 
 
-def test_page_of_few_tags_needs_no_sandbox() -> None:
-    """Usual pages never start the process."""
+@pytest.mark.parametrize("indent", [b"", b" " * 90_000, b"\n        a=1 b / c" * 9_000])
+def test_page_of_few_tags_needs_no_sandbox(indent: bytes) -> None:
+    """Usual pages never start the process, however they are indented and whatever their text is."""
     SANDBOX.close()
-    assert extract_html(page(1), None).text and SANDBOX.process is None
+    assert extract_html(page(1) + indent, None).text and SANDBOX.process is None
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"<div>" * 2_900 + b"x" * 3_000_000,
+        b"<div " + b"=/" * 1_500_000 + b">x",
+        b"<div " + b"\n".join(b"a%d" % number for number in range(70_000)) + b">x",
+    ],
+)
+def test_page_that_few_tags_make_slow_is_not_harmless(bomb: bytes) -> None:
+    """Long text in many elements and attributes by the thousand are looked at, however few the tags."""
+    assert bomb.count(b"<") < 3_000 and not harmless(bomb)
