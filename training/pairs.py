@@ -39,6 +39,8 @@ class PairsConfig(Settings):
     """Sampling temperature; 1 samples from the model's own distribution."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest sampled answer, in tokens; a longer one is cut and so judged wrong."""
+    families: list[str] = Field(default_factory=list)
+    """Task families whose prompts are taken; none listed: all. Those left out leave `reinforce` something to teach."""
     prompts: int | None = None
     """Task prompts taken from the train part, in its order; none takes all."""
     test_prompts: int | None = 2000
@@ -207,9 +209,13 @@ def _summed(counts: Counts, place: Place, config: PairsConfig) -> Counts:
 
 def _chosen_rows(config: PairsConfig, rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
     usable = [row for row in rows if row["messages"] and row["messages"][-1]["role"] == "assistant"]
-    tasks = [row for row in usable if row["task"]]
+    tasks = [row for row in usable if row["task"] and _wanted(config, row)]
     chats = [row for row in usable if not row["task"]]
     return tasks[:limit] + chats[: config.chat_prompts]
+
+
+def _wanted(config: PairsConfig, row: dict[str, Any]) -> bool:
+    return not config.families or json.loads(row["task"])["family"] in config.families
 
 
 def _pieces(config: PairsConfig, rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:

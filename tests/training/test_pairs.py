@@ -99,6 +99,21 @@ def test_a_crash_loses_one_piece_and_changes_no_byte(
     assert counts.made == {"train pairs": 30, "test pairs": 10}
 
 
+def test_only_the_listed_families_are_sampled(
+    coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Prompts of other families give no pair in either part."""
+    files = {
+        part: {"00000.parquet": parquet([*coins(*span), *sums(*span)], DIALOGUES)}
+        for part, span in (("train", (0, 12)), ("test", (50, 60)))
+    }
+    place = new_place()
+    config = CONFIG.model_copy(update={"families": ["coins"]})
+    pairs(config, coin_model, artifact("dialogues", tmp_path / "both", files), place)
+    for part in ("train", "test"):
+        assert {json.loads(row["task"])["family"] for row in rows_of(place, part)} == {"coins"}
+
+
 def test_a_prompt_longer_than_the_context_is_counted(
     coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
 ) -> None:
