@@ -100,7 +100,7 @@ def _kept(path: Path | None) -> Found:
 
 def _rows(values: dict[str, list[float]], speeds: dict[str, float]) -> list[Row]:
     ours, other = (statistics.mean(values[name]) for name in ("muon", "adamw"))
-    rows = [row("held-out bits per byte", ours, other, "bits/byte", goal=other, less=True)]
+    rows = [row("held-out bits per byte", ours, other, "bits/byte", goal=round(other, 3), less=True)]
     rows.append(row("tokens per second, phases' mean", speeds["muon"], speeds["adamw"], "tokens/s"))
     for name, some in values.items():
         rows.append(row(f"{name}: spread of the seeds", statistics.stdev(some), None, "bits/byte"))
