@@ -24,7 +24,9 @@ CPU seconds of one core, children included, both sides in turns on the same page
 in nine languages. The stock side is datatrove with FineWeb's steps and settings; its language model is ours, since it
 would fetch its own, and its extractor may take 60 seconds for a page, since with 1 it loses pages on a busy machine.
 Ratios above 1 say how much better ours is. What a step of `clean` adds is the difference of two times, and 0 where that
-is below their noise. Others used the machine meanwhile: ratios are steadier than rates.
+is below their noise. Others used the machine meanwhile: ratios are steadier than rates. Of the time of a labelled page
+resiliparse alone (decode, parse, main content; no decision) takes two thirds. Its ratio to trafilatura falls where many
+processes share the cores: 7.5 to 7.9 were seen where ten wait for two.
 """
 
 
