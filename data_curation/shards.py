@@ -107,6 +107,15 @@ class Shards:
         source, language = index.sources[record["source"]], index.languages[record["language"]]
         return Document(record["id"].decode(), source, language, int(record["bytes"]), self.tokens(document))
 
+    def find(self, ids: set[str]) -> dict[str, int]:
+        """The number of each of these documents that is here, by its id; reads all records once."""
+        wanted, found = np.array(sorted(ids), "S32"), dict[str, int]()
+        for number, shard in enumerate(self.index.shards):
+            records = self._records(shard)
+            for place in np.flatnonzero(np.isin(records["id"], wanted)).tolist():
+                found[records["id"][place].decode()] = int(self._first[number]) + place
+        return found
+
     def shard_of(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the shard that holds each document."""
         return np.searchsorted(self._first, documents, "right") - 1

@@ -1,4 +1,4 @@
-"""The `tokenmill` command: run, plan, ui, runs, show, whatif, chat, verify, prune."""
+"""The `tokenmill` command: each function is one, with its options below."""
 
 import argparse
 import json
@@ -83,6 +83,13 @@ def chat(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def trace(asked: argparse.Namespace) -> int:
+    """What a model was made of, what one of its steps read, or where a document went."""
+    from flows.trace import trace
+
+    return trace(_store(asked), asked)
+
+
 def verify(asked: argparse.Namespace) -> int:
     """Check that the store's current artifacts are whole; exit code 1 if one is not."""
     from tasks.care import verify_store
@@ -145,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", nargs="?", default="out/demo/model", help="model folder (default out/demo/model)")
     sub.add_argument("--temperature", type=float, default=0.0, help="0, the default, gives the likeliest answer")
     sub.add_argument("--max-new-tokens", type=int, default=128, help="longest answer in tokens (default 128)")
+    sub = _add(commands, trace)
+    words = "model folder, run, start of a key or digest; or a document's id or URL"
+    sub.add_argument("what", help=words)
+    sub.add_argument("--step", type=int, help="the documents of this step, from 0, of the whole run or of --phase")
+    sub.add_argument("--phase", metavar="NAME", help="count --step in this phase, such as pretrain-256")
+    sub.add_argument("--prov", metavar="FILE", help="write the lineage of a model as W3C PROV-JSON")
     sub = _add(commands, verify)
     sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
     sub = _add(commands, prune)

@@ -165,3 +165,14 @@ def uris_of(inputs: Mapping[str, Input]) -> dict[str, list[str]]:
         items = [value] if isinstance(value, Artifact) else list(value or [])
         found[argument] = [join(item.home) for item in items]
     return found
+
+
+def listings_of(inputs: Mapping[str, Input]) -> dict[str, list[dict[str, Any]]]:
+    """The files of the external sources among the inputs, by argument: no stage made them, so no manifest has them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for argument, value in inputs.items():
+        for item in [] if value is None or isinstance(value, Artifact) else value:
+            if not item.key:
+                files = [asdict(file) for file in item.parts["files"].files]
+                found.setdefault(argument, []).append({"name": item.name, "files": files})
+    return found

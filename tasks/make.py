@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from data_curation.files import File, join, listing, sha256_file
 from data_curation.place import Place, parts_of
 from data_curation.settings import Settings, StageError
-from tasks.artifact import Input, Manifest, commit, machine, packages, uris_of
+from tasks.artifact import Input, Manifest, commit, listings_of, machine, packages, uris_of
 from tasks.claim import Claim, hold
 from tasks.lease import Lease
 from tasks.process import Outcome, Work, run_child
@@ -79,6 +79,8 @@ def _manifest(
     parts = parts_of(Place(claim.home, Path()).pieces())
     if not parts:
         raise StageError(f"{stage.word}: it ended without any output")
+    if listings := listings_of(inputs):
+        Place(claim.home, Path()).record("sources", listings)
     records = join(claim.home, "records")
     return Manifest(
         word=stage.word,
