@@ -1,7 +1,6 @@
 """One run of the road as the Prefect flow `pipeline`: read the config, plan, check, run, report."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,11 +10,13 @@ from typing import Annotated, Any
 from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
-from data_curation.files import is_local, local_path
-from data_curation.settings import ConfigError, TokenmillError
+from data_curation.settings import ConfigError, TokenmillError, sha256_of
 from flows.config import WORDS, PipelineConfig, load, presets
 from flows.pipeline import road
+from tasks.artifact import commit
+from tasks.disk import check_disk
 from tasks.estimate import Calibration
 from tasks.plan import disk, estimate, public, with_budget
 from tasks.report import export_folder, publish_report
@@ -24,13 +25,10 @@ from tasks.show import say, show_run
 from tasks.stage import Reached
 from tasks.store import Store
 
-Preset = Annotated[str, Field(description="What to run.", json_schema_extra={"enum": [*presets()]})]
+Preset = Annotated[str, Field(json_schema_extra={"enum": [*presets()]})]
 StageName = Annotated[str, Field(json_schema_extra={"enum": [*WORDS]})]
-Sets = Annotated[list[str], Field(description="Settings over the preset's, such as `dedup.bands=20`.")]
-Refresh = Annotated[list[StageName], Field(description="Stages to make again in a new attempt.")]
-Remake = Annotated[list[StageName], Field(description="Damaged costly stages that may be made again.")]
-Accept = Annotated[list[StageName], Field(description="Stages whose old output is still right after a code change.")]
-Until = Annotated[StageName | None, Field(description="The last stage to run; empty runs the whole road.")]
+StageNames = list[StageName]
+Until = Annotated[StageName | SkipJsonSchema[None], Field(json_schema_extra={"enum": [*WORDS]})]
 
 
 ENDED: list[dict[str, Any]] = []
@@ -57,26 +55,30 @@ def _run_name() -> str:
     return f"{preset}-{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
 
 
-@flow(name="pipeline", flow_run_name=_run_name, persist_result=False)
+@flow(name="pipeline", version=commit(), flow_run_name=_run_name, persist_result=False)
 def pipeline(
     preset: Preset = "demo",
-    set: Sets = [],  # noqa: B006 - the parameter is named as people type it, and Prefect copies defaults
-    refresh: Refresh = [],  # noqa: B006
+    set: list[str] = [],  # noqa: B006 - the parameter is named as people type it, and Prefect copies defaults
+    refresh: StageNames = [],  # noqa: B006
     until: Until = None,
-    remake: Remake = [],  # noqa: B006
-    accept: Accept = [],  # noqa: B006
+    remake: StageNames = [],  # noqa: B006
+    accept: StageNames = [],  # noqa: B006
 ) -> dict[str, Any]:
-    """Raw web pages to an aligned chat model; every stage is cached, retried and can be made again alone."""
-    return _run(preset, set, Asked(refresh, remake, accept, until))
+    """Raw web pages to an aligned chat model; every stage is cached, retried and can be made again alone.
+
+    Args:
+        preset: What to run: a file of configs/.
+        set: Settings over the preset's, one an entry, such as `dedup.bands=20`; secrets belong in the environment.
+        refresh: Stages to make again in a new attempt; what follows them only if their bytes change.
+        until: The last stage to run; empty runs the whole road.
+        remake: Damaged, costly stages that may be made again.
+        accept: Stages whose old output is still right after a change of their code.
+    """
+    return run_road(preset, set, Asked(refresh, remake, accept, until))
 
 
-@flow(name="stage", flow_run_name=_run_name, persist_result=False)
-def stage(stage: StageName, preset: Preset = "demo", set: Sets = []) -> dict[str, Any]:  # noqa: B006
-    """Make one stage again in a new attempt; what it needs comes from the cache, what follows it waits for a run."""
-    return _run(preset, set, Asked(refresh=[stage], until=stage))
-
-
-def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
+def run_road(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
+    """Plan, check, run and report; returns what `run --json` prints."""
     config = load(preset, sets)
     planned = plan(preset, config, asked)
     if planned.missing:
@@ -144,7 +146,10 @@ def _new_run(mode: Any, preset: str, config: PipelineConfig, asked: Asked) -> Ru
 
 def _what(planned: Run) -> str:
     states = [record.state for record in planned.stages]
-    return f"{len(states)} stages, {states.count('cached')} cached"
+    return (
+        f"{len(states)} stages, {states.count('cached')} cached; code {commit()[:12] or 'unknown'}, "
+        f"preset {planned.preset}, configuration {sha256_of(planned.config)[:12]}"
+    )
 
 
 def _check_store(config: PipelineConfig, planned: Run) -> None:
@@ -155,16 +160,7 @@ def _check_store(config: PipelineConfig, planned: Run) -> None:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run.{name}: cannot write to {folder} ({error.strerror}): choose another") from error
-    if not is_local(planned.store.root):
-        return
-    need = disk([estimate(record) for record in planned.stages if record.state != "cached"])
-    free = shutil.disk_usage(local_path(planned.store.root)).free
-    keep = config.run.free_gigabytes * 1e9
-    if need + keep > free:
-        raise ConfigError(
-            f"run.store: the plan needs {need / 1e9:.1f} GB and {keep / 1e9:.1f} GB must stay free "
-            f"(run.free_gigabytes), {planned.store.root} has {free / 1e9:.1f} GB: free some or choose another store"
-        )
+    check_disk(planned, "the plan", disk([estimate(record) for record in planned.stages if record.state != "cached"]))
 
 
 def _end(run: Run, state: str, error: str) -> dict[str, Any]:

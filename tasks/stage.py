@@ -8,22 +8,31 @@ In a plan the same call only looks the stage up, so the flow function that runs 
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from data_curation.artifact import Artifact
 from data_curation.settings import Settings, StageError, is_transient
 from tasks.artifact import Input
+from tasks.disk import check_disk
+from tasks.estimate import on_gpu
+from tasks.lease import STALE_SECONDS, this_host
 from tasks.make import make
 from tasks.page import stage_page
+from tasks.plan import disk
 from tasks.run import RUN, Planned, Run, StageRecord
 from tasks.show import say, show_page
 from tasks.store import Found
@@ -137,7 +146,9 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
         found, made = decision.found, False
         if decision.why:
             say(f"{name}: {decision.why}")
-            found, made = make(run, stage, config, name, narrowed, decision)
+            check_disk(run, name, disk([run.expected.get(name, {})]))
+            with _turn(run, stage, name):
+                found, made = make(run, stage, config, name, narrowed, decision)
         _finish(run, stage, record, found, made)
     except BaseException:
         with suppress(Exception):  # a store that is away must not hide why the stage failed
@@ -153,6 +164,38 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
         say(f"{name}: {warning}", logging.WARNING)
     _enforce_gates(run, record)
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
+
+
+@contextmanager
+def _turn(run: Run, stage: Stage, name: str) -> Generator[None]:
+    """A slot for each GPU that the stage takes of Prefect's limit `gpu-HOST`, so that runs do not share a GPU.
+
+    The first stage on a host makes the limit, with the number of GPUs there; people change it on the page Concurrency.
+    """
+    resources = run.resources(stage.word)
+    if not (stage.function.startswith("training.") and on_gpu(resources)):
+        yield
+        return
+    limit = f"gpu-{this_host()}"
+    slots = min(resources.ranks if stage.word == "pretrain" else 1, _slots(limit))
+    with ExitStack() as held:
+        # Leases end soon after `kill -9` of their holder.
+        try:
+            held.enter_context(concurrency(limit, slots, timeout_seconds=1, lease_duration=STALE_SECONDS))
+        except TimeoutError:
+            say(f"{name}: waits for {slots} of Prefect's concurrency limit {limit}: another run has it")
+            held.enter_context(concurrency(limit, slots, lease_duration=STALE_SECONDS))
+        yield
+
+
+def _slots(limit: str) -> int:
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) or 1
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        try:
+            return client.read_global_concurrency_limit_by_name(limit).limit
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit, limit=gpus))
+    return gpus
 
 
 def _save(run: Run, record: StageRecord, started: float) -> None:
