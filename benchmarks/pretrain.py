@@ -1,4 +1,4 @@
-"""Training speed on one GPU: ours against transformers' Trainer with Liger kernels, one process per row.
+"""Training speed: ours against transformers' Trainer with Liger kernels, and one GPU against two; a process per row.
 
 python -m benchmarks.pretrain --rows d20-8k,d20-8k-trainer --minutes 8 --out FILE.json        (--dry: tiny, on a CPU)
 
@@ -10,6 +10,7 @@ sustained speed of a large product, and its attention alone: nothing else of a s
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -42,7 +43,9 @@ def main() -> None:
         print(json.dumps({"product_tflops": product()}))
     elif args.one:
         row = _tiny(ROWS[args.one]) if args.dry else ROWS[args.one]
-        print(json.dumps(measure(args.one, row, args.product)))
+        found = measure(args.one, row, args.product)
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(found))
     else:
         _all(args)
 
@@ -66,8 +69,10 @@ def _all(args: argparse.Namespace) -> None:
 
 
 def _process(args: argparse.Namespace, name: str, ceiling: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.pretrain", "--one", name, "--product", str(ceiling)]
-    command += ["--dry"] * args.dry
+    ranks = ROWS[name].ranks if name in ROWS else 1
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *launcher, "-m", "benchmarks.pretrain", "--one", name]
+    command += ["--product", str(ceiling), *["--dry"] * args.dry]
     begin = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=args.row_seconds)

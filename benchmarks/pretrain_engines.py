@@ -58,14 +58,18 @@ def ours(row: Row, clock: Clock) -> Ours:
     """Run our decoder by the clock."""
     import torch
 
+    from training import parallel
     from training.attention import kernel_for
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted: Any = row.kernel if device.type == "cuda" else "sdpa"
     kernel: Any = kernel_for(device, wanted, row.width)
+    ranks = parallel.connect(device, row.context_ranks)
     model = _model(row, "sdpa")
+    decoder = _decoder(row, model, kernel)
+    parallel.shard(decoder, ranks, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    step = _step(row, model, optimizer, kernel)
+    step = _step(row, decoder, optimizer, ranks)
     clock.begin = time.monotonic()
     for _ in range(TICKS):
         clock.tick(step())
@@ -73,39 +77,47 @@ def ours(row: Row, clock: Clock) -> Ours:
     if row.then:
         longer = replace(row, rows=row.tokens // row.then, width=row.then, then=0)
         begin = time.monotonic()
-        _step(longer, model, optimizer, kernel)()
+        _step(longer, _decoder(longer, model, kernel), optimizer, ranks)()
         synchronize()
         switch = round(time.monotonic() - begin, 2)
-    return Ours(step, _attention(row, kernel), switch)
+    return Ours(step, 0.0 if ranks.context else _attention(row, kernel), switch)
 
 
-def _step(row: Row, model: Any, optimizer: Any, kernel: Any) -> Callable[[], float]:
+def _decoder(row: Row, model: Any, kernel: Any) -> Any:
+    import torch
+
+    from training.decoder import Decoder
+
+    recompute: Any = row.recompute
+    fusion: Any = row.fusion
+    return Decoder(model, torch.bfloat16, kernel, recompute, torch.cuda.is_available(), fusion)
+
+
+def _step(row: Row, decoder: Any, optimizer: Any, ranks: Any) -> Callable[[], float]:
     import torch
     from torch.nn.functional import pad
 
-    from training.decoder import Decoder
+    from training import parallel
     from training.layout import layout_of
 
-    device = next(model.parameters()).device
-    documents, positions = row.documents
-    dtype = torch.bfloat16
-    recompute: Any = row.recompute
-    decoder = Decoder(model, dtype, kernel, recompute, device.type == "cuda", row.fusion)
-    parameters = list(model.parameters())
-    tokens = _tokens(row).to(device)
+    device = next(decoder.parameters()).device
+    share = ranks.rows(row.rows)
+    documents, positions = (field[share] for field in row.documents)
+    tokens = _tokens(row)
     labels = pad(tokens, (0, 1), value=-100)[:, 1:].contiguous()
-    where = torch.from_numpy(positions).to(device)
-    scale = torch.tensor(1 / int((labels >= 0).sum()), device=device)
+    scale = torch.tensor(ranks.world / int((labels >= 0).sum()), device=device)
+    fields = [tokens.numpy()[share], labels.numpy()[share], positions]
+    inputs = [torch.from_numpy(ranks.context.cut(one) if ranks.context else one).to(device) for one in fields]
 
     def step() -> float:
         # Made anew in each step, as in training, where every batch has its own documents.
-        layout = layout_of(documents, device, kernel)
-        loss, entropy = decoder(tokens, labels, where, layout, scale)
+        layout = layout_of(documents, device, decoder.kernel, ranks.context)
+        loss, entropy = decoder(*inputs, layout, scale)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        parallel.clip(decoder, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(entropy)
+        return ranks.total([float(entropy) / ranks.world], device)[0]
 
     return step
 

@@ -25,6 +25,10 @@ class Row:
     kernel: str = "auto"
     fusion: str = "compiled"
     recompute: str = "none"
+    ranks: int = 1
+    """GPUs, with FSDP."""
+    context_ranks: int = 1
+    """So many of them share each row."""
     document: int = 0
     """Mean tokens of a document; 0: every row is one."""
     then: int = 0
@@ -98,6 +102,9 @@ ROWS = {
     "1b-32k": replace(B1, rows=1, width=32768),
     "d20-128k": replace(D20, rows=1, width=131072, recompute="attention"),
     "1b-128k": replace(B1, rows=1, width=131072, recompute="attention"),
+    "d20-8k-x2": replace(D20, rows=16, ranks=2),
+    "d20-128k-x2": replace(D20, rows=1, width=131072, recompute="attention", ranks=2, context_ranks=2),
+    "1b-128k-x2": replace(B1, rows=1, width=131072, recompute="attention", ranks=2, context_ranks=2),
     "1b-128k-full": replace(B1, rows=1, width=131072, recompute="full"),
 }
 PEERS = {
@@ -106,5 +113,8 @@ PEERS = {
     "d20-8k-packed": ("d20-8k-packed-trainer-flash4", None),
     "d20-8k-packed-flex": ("d20-8k-packed-trainer-mask", None),
     "1b-8k": ("1b-8k-trainer", None),
+    "d20-8k-x2": ("d20-8k", 1.9),
+    "d20-128k-x2": ("d20-128k", None),
+    "1b-128k-x2": ("1b-128k", None),
 }
-"""Ours -> what a user would take instead, and the wanted ratio."""
+"""Ours -> what a user would take instead, or one GPU, and the wanted ratio."""

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -91,7 +90,8 @@ def _piece(query: Tensor, key: Tensor, value: Tensor, scale: float, gqa: bool) -
     if query.shape[2] == key.shape[2]:
         out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
     else:
-        mask: Any = causal_lower_right(query.shape[2], key.shape[2])
+        later = key.shape[2] - query.shape[2]
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(later)
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa)
     return out[0].transpose(0, 1)
 

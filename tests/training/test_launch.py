@@ -42,13 +42,13 @@ def test_two_ranks_give_the_curve_of_one_and_hand_over_to_one(
     assert losses(after[1]) == pytest.approx(losses(after[0]), rel=2e-5)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(("ranks", "recompute"), [(2, "attention"), (4, "none")])
 def test_ranks_that_share_rows_give_the_curve_of_one(
-    ranks: int, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+    ranks: int, recompute: Any, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
     """Each has chunks of every row of packed documents; with four, two pairs share the rows among them, too."""
     place = new_place("shared", ranks=ranks, context_ranks=2, micro_batch_tokens=64)
-    pretrain(config().run_of(0), shards, tokenizer, None, place)
+    pretrain(config(recompute=recompute).run_of(0), shards, tokenizer, None, place)
     assert losses(place) == pytest.approx(CURVES["llama"], rel=2e-5)
 
 
