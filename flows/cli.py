@@ -42,7 +42,14 @@ def ui(asked: argparse.Namespace) -> int:
     """Server, work pool, worker and deployments, until Ctrl-C."""
     from flows.ui import serve
 
-    return serve(_config(asked), asked.database, asked.port)
+    return serve(_config(asked), asked.database, asked.host, asked.port)
+
+
+def notify(asked: argparse.Namespace) -> int:
+    """Tell notification blocks of the Prefect server (Slack, e-mail, webhook) how runs of deployments end."""
+    from flows.ui import notify
+
+    return notify(_config(asked), asked.blocks)
 
 
 def runs(asked: argparse.Namespace) -> int:
@@ -140,7 +147,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("preset", nargs="?", default="demo", help="whose `run.home` to serve")
     _add_settings(sub)
     sub.add_argument("--database", default="", metavar="URL", help="PostgreSQL instead of SQLite in run.home")
-    sub.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 4242 if it is free")
+    words = "address to listen on; any but loopback needs PREFECT_SERVER_API_AUTH_STRING"
+    sub.add_argument("--host", default="127.0.0.1", help=words)
+    sub.add_argument("--port", type=int, default=0, help="port there; 4242 if it is free")
+    sub = _add(commands, notify)
+    sub.add_argument("blocks", nargs="*", metavar="TYPE/NAME", help="such as slack-webhook/team; none tells nobody")
+    sub.set_defaults(preset="demo")
+    _add_settings(sub)
     sub = _add(commands, runs)
     sub.add_argument("--last", type=int, default=20, help="how many (default 20)")
     sub = _add(commands, show)

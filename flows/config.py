@@ -18,6 +18,7 @@ from data_curation.settings import ConfigError, Settings
 from data_curation.shard import ShardConfig
 from data_curation.tokenizer import TokenizerConfig
 from tasks.run import RunConfig
+from tasks.secrets import check_no_secrets
 from training.evaluate import EvaluateConfig
 from training.instruct import InstructConfig
 from training.pairs import PairsConfig
@@ -120,6 +121,7 @@ def lay(data: dict[str, Any], sets: Sequence[str]) -> PipelineConfig:
     """The settings in `data`, which changes, with `section.field=value` laid over them; errors as of `load`."""
     for text in sets:
         _lay(data, text)
+    check_no_secrets(data)
     try:
         return PipelineConfig.model_validate(data)
     except ValidationError as error:

@@ -21,6 +21,7 @@ from tasks.estimate import Calibration
 from tasks.plan import disk, estimate, public, with_budget
 from tasks.report import export_folder, publish_report
 from tasks.run import Run, running
+from tasks.secrets import clean, cleaned
 from tasks.show import say, show_run
 from tasks.stage import Reached
 from tasks.store import Store
@@ -79,6 +80,15 @@ def pipeline(
 
 def run_road(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     """Plan, check, run and report; returns what `run --json` prints."""
+    try:
+        return _run(preset, sets, asked)
+    except Exception as error:
+        if (harmless := cleaned(error)) is not None:
+            raise harmless from None  # Prefect keeps the message of every error
+        raise
+
+
+def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     config = load(preset, sets)
     planned = plan(preset, config, asked)
     if planned.missing:
@@ -104,7 +114,7 @@ def run_road(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
         words = (str(error) or type(error).__name__) if isinstance(error, Exception) else "stopped by a signal"
         _end(run, "failed", words)
         if isinstance(error, Exception):
-            raise RunError(words) from error
+            raise RunError(clean(words)) from cleaned(error) or error
         raise
     return _end(run, "completed", "")
 

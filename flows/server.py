@@ -1,8 +1,9 @@
 """Our Prefect server on loopback: one per home folder, shared by runs, ended when its last user is gone.
 
-python -m flows.server HOME PORT        (started by `serving`, never by hand)
+python -m flows.server HOME HOST PORT        (started by `serving`, never by hand)
 """
 
+import ipaddress
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from tasks.lease import alive
 
 START_SECONDS = 120.0
 PORT = 4242  # not Prefect's own 4200, so that both can run
+LOOPBACK = "127.0.0.1"
 
 
 def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]:
@@ -35,17 +37,39 @@ def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/notify.py marks runs crashed that miss three
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tokenmill",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # heartbeats have a thread and no flow
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }
+    if secret := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        settings["PREFECT_API_AUTH_STRING"] = os.environ.get("PREFECT_API_AUTH_STRING", secret)
     return settings | ({"PREFECT_API_URL": api} if api else {})
 
 
+def check_host(host: str) -> None:
+    """A ConfigError for an address that others can reach while there is no password: who runs flows runs any code."""
+    with suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    if not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        raise ConfigError(
+            f"--host {host}: others could reach it, and whoever does can run any code here: set "
+            "PREFECT_SERVER_API_AUTH_STRING to NAME:PASSWORD, or leave --host out"
+        )
+
+
+def running_api(home: Path) -> str:
+    """The API address of the server that runs for a home just now; empty if there is none."""
+    state = _state(home)
+    return str(state["api"]) if state and alive(state["pid"], state["started"]) and _healthy(state["api"]) else ""
+
+
 @contextmanager
-def serving(home: Path, database: str = "", port: int = 0) -> Generator[str]:
+def serving(home: Path, database: str = "", port: int = 0, host: str = LOOPBACK) -> Generator[str]:
     """The API address of the home's server, started if none runs; it ends some seconds after its last user."""
     home = home.resolve()  # the server works in another folder
     users = home / "server" / "users"
@@ -57,7 +81,7 @@ def serving(home: Path, database: str = "", port: int = 0) -> Generator[str]:
     me.touch()
     started: list[subprocess.Popen[bytes]] = []
     try:
-        yield _address(home, database, port, started)
+        yield _address(home, database, host, port, started)
     finally:
         me.unlink(missing_ok=True)
         for process in started:
@@ -74,7 +98,7 @@ def flush() -> None:
         service.drain_all(timeout=10)
 
 
-def _address(home: Path, database: str, port: int, started: list["subprocess.Popen[bytes]"]) -> str:
+def _address(home: Path, database: str, host: str, port: int, started: list["subprocess.Popen[bytes]"]) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         state = _state(home)
@@ -82,9 +106,11 @@ def _address(home: Path, database: str, port: int, started: list["subprocess.Pop
             # Its process number, and its port, may belong to others by now.
             (home / "server" / "server.json").unlink(missing_ok=True)
         elif state and _healthy(state["api"]):
+            if host not in (LOOPBACK, state["host"]):
+                raise ConfigError(f"--host {host}: a server of {home} runs already on {state['host']}: end it first")
             return str(state["api"])
         elif state is None and not started:
-            started.append(_start(home, database, port or _free_port()))
+            started.append(_start(home, database, host, port or _free_port(host)))
         elif started and started[0].poll() not in (None, 0):
             raise TokenmillError(f"the Prefect server ended at once: see {home / 'server' / 'log.txt'}")
         time.sleep(0.2)
@@ -93,14 +119,19 @@ def _address(home: Path, database: str, port: int, started: list["subprocess.Pop
     )
 
 
-def _start(home: Path, database: str, port: int) -> subprocess.Popen[bytes]:
+def _start(home: Path, database: str, host: str, port: int) -> subprocess.Popen[bytes]:
+    address = f"http://{_reached(host)}:{port}"
     with (home / "server" / "log.txt").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(home), str(port)],
-            # Without its own address the UI asks port 4200, whatever port it was served from.
+            [sys.executable, "-m", "flows.server", str(home), host, str(port)],
             env=os.environ
             | environment(home, database=database)
-            | {"PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"},
+            | {
+                "PREFECT_SERVER_UI_API_URL": "/api",  # of whatever address the browser has the UI from
+                "PREFECT_UI_URL": address,  # in notifications
+                # Any page in the same browser could ask for runs otherwise, and runs are code.
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address,
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -126,25 +157,31 @@ def _healthy(api: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def _reached(host: str) -> str:
+    """The address at which this machine itself reaches a server that listens on `host`."""
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _free_port(host: str) -> int:
     """Our usual port, so that bookmarks stay right, or any free one."""
     for port in (PORT, 0):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
+                probe.bind((host, port))
                 return int(probe.getsockname()[1])
-    raise TokenmillError("no free port on 127.0.0.1")
+    raise ConfigError(f"--host {host}: no free port there, or no address of this machine")
 
 
-def main(home: Path, port: int) -> int:
+def main(home: Path, host: str, port: int) -> int:
     """Run the server below us until no process uses it any more."""
     state = home / "server" / "server.json"
-    me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": f"http://127.0.0.1:{port}/api"}
-    mine = json.dumps(me).encode()
+    me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "host": host}
+    mine = json.dumps(me | {"api": f"http://{_reached(host)}:{port}/api"}).encode()
     if not create_exclusively(str(state), mine):
         return 0  # another process was quicker; its server serves this home
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     server = subprocess.Popen(following(command), stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -171,4 +208,4 @@ def _used(home: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

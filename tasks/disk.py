@@ -11,7 +11,10 @@ def check_disk(run: Run, what: str, need: int) -> None:
     """A ConfigError if a local store has not the bytes that the plan, or one stage, is expected to need."""
     if not is_local(run.store.root):
         return
-    free = shutil.disk_usage(local_path(run.store.root)).free
+    folder = local_path(run.store.root)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     keep = run.settings.free_gigabytes * 1e9
     if need + keep > free:
         raise ConfigError(

@@ -90,7 +90,7 @@ def run_child(work: Work, progress: Callable[[dict[str, Any]], None]) -> Outcome
             with suppress(Exception):
                 write_bytes(join(work.home, "work", "log.txt"), clean("\n".join(tail)).encode())
         result = scratch / "result.json"
-        answer = json.loads(result.read_text()) if result.exists() else {}
+        answer = json.loads(clean(result.read_text())) if result.exists() else {}
         if "counts" not in answer:
             raise _error(work.name, child.returncode, answer, list(tail))
         return Outcome(Counts(**answer["counts"]), time.monotonic() - started, peak, answer["device"])
@@ -204,7 +204,6 @@ def _error(name: str, code: int, answer: dict[str, Any], tail: list[str]) -> Exc
         log.error("%s: last lines of its log:\n%s", name, clean("\n".join(tail[-TAIL_LINES:])))
         return TransientError(f"{name}: its process ended by {how} without a result")
     kind = ERRORS.get(answer["error"], TransientError)
-    message = clean(answer["message"])
     if kind is StageError or kind is TransientError:
         log.error("%s: last lines of its log:\n%s", name, clean("\n".join(tail[-TAIL_LINES:])))
-    return kind(f"{name}: {message}")
+    return kind(f"{name}: {answer['message']}")

@@ -20,7 +20,7 @@ from tasks.secrets import clean
 
 def publish_report(run: Run, state: str, error: str) -> str:
     """Write both reports into the store's run folder and the export folder; returns report.html's path there."""
-    data = report_data(run, state, error)
+    data = json.loads(clean(json.dumps(report_data(run, state, error))))
     page = render(run, data)
     encoded = json.dumps(data, indent=1).encode()
     run.store.write_run(run.id, "report.json", encoded)

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 
 from tasks.page import run_page
 from tasks.run import Run
+from tasks.secrets import clean
 
 log = logging.getLogger("tokenmill")
 
@@ -21,13 +22,14 @@ def show_run(run: Run, report: str) -> None:
 def show_page(key: str, render: Callable[[], str]) -> None:
     """A page in the Prefect UI; it must never fail a stage, whatever the server does."""
     try:
-        create_markdown_artifact(render(), key=key)
+        create_markdown_artifact(clean(render()), key=key)
     except Exception as error:
-        log.warning("%s: its page could not be shown: %s", key, error)
+        log.warning("%s: its page could not be shown: %s", key, clean(str(error)))
 
 
 def say(text: str, level: int = logging.INFO) -> None:
     """One line for the terminal and, where there is a flow run, for its page."""
+    text = clean(text)
     try:
         get_run_logger().log(level, text)
     except MissingContextError:

@@ -34,6 +34,7 @@ from tasks.make import make
 from tasks.page import stage_page
 from tasks.plan import disk
 from tasks.run import RUN, Planned, Run, StageRecord
+from tasks.secrets import cleaned
 from tasks.show import say, show_page
 from tasks.store import Found
 from tasks.why import Decision, code_warning, costly_remake, decide, outputs, plan_unknown
@@ -150,9 +151,11 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
             with _turn(run, stage, name):
                 found, made = make(run, stage, config, name, narrowed, decision)
         _finish(run, stage, record, found, made)
-    except BaseException:
+    except BaseException as error:
         with suppress(Exception):  # a store that is away must not hide why the stage failed
             _save(run, record, started)
+        if (harmless := cleaned(error)) is not None:
+            raise harmless from None
         raise
     _save(run, record, started)
     assert found.manifest is not None
