@@ -34,6 +34,8 @@ class InstructConfig(Settings):
     """AdamW's weight decay."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the train conversations."""
+    tasks: int | None = Field(default=None, ge=0)
+    """Generated tasks trained on, the first of them; later ones are new to `pairs` and `reinforce`. None: all."""
     seq_len: int = Field(default=4096, gt=1)
     """Tokens of a packed row; longer conversations are dropped and counted."""
     batch_size: int = Field(default=16, gt=0)
@@ -82,7 +84,7 @@ def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokeni
     from training.trainers import CheckpointPieces, arguments, curve, resume_folder, save_model
 
     counts = Counts()
-    packed = _packed(config, tokenizer, _rows(dialogues, "train"), counts)
+    packed = _packed(config, tokenizer, _taught(config, _rows(dialogues, "train")), counts)
     rows = _rows_a_pass(config, place)
     steps = math.ceil(math.ceil(len(packed) / config.batch_size) * config.epochs)
     falls = {"num_decay_steps": max(1, round(steps * config.decay))} if "decay" in config.schedule else {}
@@ -164,6 +166,14 @@ def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts:
         raise InputError(f"instruct.seq_len is {config.seq_len}: all {len(rows)} conversations are longer; raise it")
     unpacked = Dataset.from_list([{"input_ids": ids, "labels": labels(ids, mask)} for ids, mask in kept])
     return pack_dataset(unpacked, config.seq_len, "bfd")
+
+
+def _taught(config: InstructConfig, rows: list[Row]) -> list[Row]:
+    """All conversations and the first so many tasks, in their order."""
+    if config.tasks is None:
+        return rows
+    late = {id(row) for row in [row for row in rows if row["kind"] == "task"][config.tasks :]}
+    return [row for row in rows if id(row) not in late]
 
 
 def _rows(dialogues: Artifact, split: str) -> list[Row]:

@@ -185,6 +185,15 @@ def test_too_long_conversations_are_counted_and_all_too_long_is_an_error(
         instruct(CONFIG.model_copy(update={"seq_len": 5}), tiny_model, dialogues, new_place("short"))
 
 
+def test_later_tasks_are_left_to_other_stages(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """With `tasks` so many tasks are trained on, and every conversation."""
+    config = CONFIG.model_copy(update={"tasks": 30, "epochs": 0.1})
+    counts = instruct(config, tiny_model, dialogues, new_place())
+    assert counts.taken["conversations"] == 30 + 20
+
+
 def test_a_loss_that_is_no_number_stops_the_stage(
     tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
 ) -> None:
