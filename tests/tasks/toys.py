@@ -26,7 +26,7 @@ class SortConfig(Settings):
     descending: bool = False
     """Order."""
     fail: str = ""
-    """`input`, `transient`, `kill` or `hang`: until the file `mended` lies beside the store."""
+    """`input`, `transient`, `kill`, `hang`, `secret`, `secret print`: until the file `mended` lies beside the store."""
     mended: str = ""
     """Path whose existence ends the failing."""
 
@@ -57,6 +57,11 @@ def sort(config: SortConfig, numbers: Artifact, place: Place) -> Counts:
 def _fail(config: SortConfig) -> None:
     if config.fail == "input":
         raise InputError("numbers.json: line 1 is damaged: restore the file")
+    if config.fail == "secret":
+        raise InputError(f"no access with {os.environ['PLANTED_TOKEN']} to {os.environ['PLANTED_URL']}")
+    if config.fail == "secret print":
+        print(os.environ["PLANTED_TOKEN"], os.environ["PLANTED_URL"], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     if config.fail == "transient":
         Path(config.mended).touch()
         raise TransientError("the network was away")
