@@ -12,7 +12,7 @@ from data_curation.counts import Counts
 from data_curation.decisions import finish
 from data_curation.html_text import MAIN_SHARE, MAX_BYTES, MAX_DEPTH, Extracted, extract_html
 from data_curation.place import Piece, PieceWriter, Place
-from data_curation.settings import InputError, Settings
+from data_curation.settings import InputError, Settings, outside_identity
 from data_curation.sources.shares import Share, tasks
 from data_curation.sources.source import Source
 
@@ -48,6 +48,9 @@ class ExtractConfig(Settings):
     """A page of 3,000 tags or more whose elements nest deeper is dropped: the time is quadratic in the depth."""
     main_share: float = Field(default=MAIN_SHARE, ge=0, le=1)
     """Where main content is a smaller share of all text, the slow and careful extractor is asked too."""
+    blocked: list[Source] = outside_identity([])
+    """Folders of plain block lists, ids or URLs: such pages are passed over. No part of the key, so that a list makes
+    nothing again; pages that were extracted before it leave at `dedup`, or with `tokenmill takedown --purge`."""
     max_bad_files: int = Field(default=0, ge=0)
     """Source files that may be cut or damaged: each is left out as a whole and named. With 0 the first one fails."""
     max_bad_documents: float = Field(default=0.001, ge=0)

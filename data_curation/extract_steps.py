@@ -10,6 +10,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_curation import records
+from data_curation.block_list import block_list
 from data_curation.decisions import Decisions, Subject, sizes
 from data_curation.engine import run_pipeline
 from data_curation.extract import BAD, ExtractConfig, too_many_files
@@ -145,7 +146,7 @@ class TakeText(PipelineStep):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.task = task
+        self.task, self.blocked = task, block_list(task.config.blocked)
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Extract each document that comes."""
@@ -154,6 +155,9 @@ class TakeText(PipelineStep):
             raw: records.Raw = document.metadata.pop("raw")
             size = raw.size or len(raw.record)
             about = Subject(document.id, _utf8(raw.url), document.metadata["source"], "", size, 0)
+            if self.blocked.has(about.id, about.url):
+                decisions.drop(about, "record", "taken-down")
+                continue
             if raw.drop:
                 decisions.drop(about, "sample" if raw.drop == "not-drawn" else "record", raw.drop, _utf8(raw.note))
                 continue

@@ -79,6 +79,13 @@ def show(asked: argparse.Namespace) -> int:
     return DONE
 
 
+def diff(asked: argparse.Namespace) -> int:
+    """Two runs side by side: configuration, data, metrics and gates."""
+    from flows.diff import diff
+
+    return diff(_store(asked), asked)
+
+
 def chat(asked: argparse.Namespace) -> int:
     """Talk with a model in the terminal: a line asked, an answer printed, until Ctrl-D."""
     from training.talk import talk
@@ -95,6 +102,14 @@ def trace(asked: argparse.Namespace) -> int:
     from flows.trace import trace
 
     return trace(_store(asked), asked)
+
+
+def takedown(asked: argparse.Namespace) -> int:
+    """Take documents out of a store: block them, make again what follows, remove what holds them; dry by default."""
+    from flows.takedown import takedown
+
+    road = argparse.Namespace(preset=asked.preset, refresh=[], remake=[], accept=[], until=asked.until, json=False)
+    return takedown(_config(asked), asked, lambda: start(road, _sets(asked)))
 
 
 def verify(asked: argparse.Namespace) -> int:
@@ -158,6 +173,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--last", type=int, default=20, help="how many (default 20)")
     sub = _add(commands, show)
     sub.add_argument("run", nargs="?", help="name of the run; the newest by default")
+    sub = _add(commands, diff)
+    for side in ("left", "right"):
+        sub.add_argument(side, metavar="RUN", help="name of a run")
+    sub.add_argument("--all", action="store_true", help="equal data and figures too")
     sub = _add(commands, whatif)
     sub.add_argument("set", nargs="+", metavar="CLEAN.FIELD=VALUE", help="a threshold of clean, as in --set")
     sub.add_argument("--run", help="name of the run; the newest that finished clean by default")
@@ -171,6 +190,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--step", type=int, help="the documents of this step, from 0, of the whole run or of --phase")
     sub.add_argument("--phase", metavar="NAME", help="count --step in this phase, such as pretrain-256")
     sub.add_argument("--prov", metavar="FILE", help="write the lineage of a model as W3C PROV-JSON")
+    sub = _add(commands, takedown)
+    sub.add_argument("file", help="text file of ids and URLs, one a line; # begins a remark")
+    sub.add_argument("preset", nargs="?", default="demo", help="the preset or YAML file to make again (default demo)")
+    _add_settings(sub)
+    sub.add_argument("--until", metavar="STAGE", help="the last stage to make again")
+    sub.add_argument("--apply", action="store_true", help="write the block list and make again what follows")
+    sub.add_argument("--purge", action="store_true", help="then remove what still holds the text, and say what is left")
     sub = _add(commands, verify)
     sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
     sub = _add(commands, prune)

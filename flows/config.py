@@ -17,6 +17,7 @@ from data_curation.extract import ExtractConfig
 from data_curation.settings import ConfigError, Settings
 from data_curation.shard import ShardConfig
 from data_curation.tokenizer import TokenizerConfig
+from tasks.pins import IncrementConfig
 from tasks.run import RunConfig
 from tasks.secrets import check_no_secrets
 from training.evaluate import EvaluateConfig
@@ -64,6 +65,8 @@ class PipelineConfig(Settings):
     """What every model is measured by."""
     publish: PublishConfig = PublishConfig()
     """The model folder and its card."""
+    increment: IncrementConfig = IncrementConfig()
+    """What a new crawl goes on from."""
     run: RunConfig = RunConfig()
     """Where and how to run; never part of any key."""
 

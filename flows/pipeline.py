@@ -1,6 +1,8 @@
 """The whole road from raw web pages to an aligned chat model. Read it from top to bottom."""
 
 from flows.config import PipelineConfig
+from flows.settled import settled
+from tasks import pins
 from tasks.curation import clean, decontaminate, dedup, dialogues, extract, shard, tokenizer
 from tasks.sources import listed
 from tasks.stage import Output
@@ -9,6 +11,9 @@ from tasks.training import evaluate, instruct, pairs, prefer, pretrain, publish,
 
 def road(config: PipelineConfig) -> Output:
     """Every stage in order. Prefect runs it as the flow `pipeline`; `tokenmill plan` calls it to look stages up."""
+    # What the store adds: block lists of takedowns, pins of an increment.
+    config = settled(config)
+
     # Conversations come first: what the models are judged by must not be in the documents they learn from.
     chat_sources = listed("sources-chat", config.dialogues.sources)
     chats = dialogues(config.dialogues, sources=chat_sources)
@@ -27,17 +32,18 @@ def road(config: PipelineConfig) -> Output:
     documents = decontaminate(config.decontaminate, documents=unique, dialogues=chats, evaluations=evaluations)
 
     # Documents -> ONE set of shards that serves every sequence length.
-    bpe = tokenizer(config.tokenizer, documents=documents)
-    shards = shard(config.shard, documents=[documents], tokenizer=bpe)
+    bpe = pins.tokenizer(config.increment) or tokenizer(config.tokenizer, documents=documents)
+    earlier = pins.documents(config.increment)
+    shards = shard(config.shard, documents=[*earlier, documents], tokenizer=bpe)
     data = {"shards": shards, "dialogues": chats}
 
     # Growing lengths, each phase from the model, optimizer and place in the data where the last one stopped.
-    *earlier, last = config.pretrain.names()
+    *names, last = config.pretrain.names()
     phase, scores = None, list[Output]()
-    for index, name in enumerate(earlier):
+    for index, name in enumerate(names):
         phase = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=phase)
         scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=phase, **data, pairs=None))
-    base = pretrain(config.pretrain.run_of(len(earlier)), name=last, shards=shards, tokenizer=bpe, previous=phase)
+    base = pretrain(config.pretrain.run_of(len(names)), name=last, shards=shards, tokenizer=bpe, previous=phase)
 
     # Base model -> chat model. Preference pairs come from the model itself, judged by verifiers.
     sft = instruct(config.instruct, model=base, dialogues=chats)

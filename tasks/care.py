@@ -51,6 +51,16 @@ def prune_store(store: Store, keep: int, apply: bool) -> list[dict[str, Any]]:
     return freed
 
 
+def unfinished(store: Store) -> list[Attempt]:
+    """Attempts without a manifest: of killed stages, or of those that go on."""
+    return sorted(set(_attempts(store)) - set(store.current()))
+
+
+def living_runs(store: Store) -> list[str]:
+    """Names of the runs that go on just now."""
+    return [name for name in store.runs() if _goes_on(store.read_run(name))]
+
+
 class _Reached:
     """What the kept runs of a store need just now."""
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_curation.artifact import Artifact
 from data_curation.files import is_local, join, read_bytes
 from data_curation.settings import ConfigError, InputError
@@ -94,6 +96,18 @@ def read_by(lineage: Lineage, phase: Attempt, document: int) -> dict[str, Any]:
             found += [step for step in inside if step not in skipped]
             tokens += taken
     return {"phase": lineage.name(phase), "artifact": label(phase), "tokens": tokens, "steps": found}
+
+
+def has_read(lineage: Lineage, phase: Attempt, documents: set[int]) -> bool:
+    """Whether one phase took a token of any of these documents of its shards, by their numbers there."""
+    wanted = np.array(sorted(documents), np.int64)
+    with opened_batches(lineage, phase) as (batches, steps):
+        total = steps[-1] * batches.tokens_per_step
+        for start in range(0, total, WINDOW_TOKENS):
+            read, _, _ = batches.stream.stretch(len(steps) - 1, start, min(start + WINDOW_TOKENS, total))
+            if np.isin(read, wanted).any():
+                return True
+    return False
 
 
 def _place_of(step: int, phase: str, names: list[str], steps: list[int]) -> tuple[int, int]:

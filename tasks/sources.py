@@ -35,7 +35,7 @@ def listed(name: str, sources: Sequence[Source]) -> Output | Sequence[Output]:
 def _planned(run: Run, name: str, sources: Sequence[Source]) -> list[Artifact] | None:
     """The listings, if they can be had at once; what a run will need and cannot find is kept for its warnings."""
     try:
-        found = _list_sources(run, sources, fetch=False)
+        found = list_sources(run, sources, fetch=False)
     except Exception as error:  # of a server, too, that is away or wants credentials
         if not isinstance(error, ConfigError) and all(is_local(source.path or source.paths) for source in sources):
             raise
@@ -48,14 +48,15 @@ def _planned(run: Run, name: str, sources: Sequence[Source]) -> list[Artifact] |
 
 def _sources_task(name: str, sources: Sequence[Source]) -> State[Any]:
     run = RUN.get()
-    found = _list_sources(run, sources, fetch=True) or []
+    found = list_sources(run, sources, fetch=True) or []
     for item in found:
         size = sum(file.size for file in item.part("files").files)
         say(f"{name}: {item.name}: {len(item.part('files').files)} files, {size / 1e6:.1f} MB")
     return Completed(name="Listed", data=found)
 
 
-def _list_sources(run: Run, sources: Sequence[Source], fetch: bool) -> list[Artifact] | None:
+def list_sources(run: Run, sources: Sequence[Source], fetch: bool) -> list[Artifact] | None:
+    """The listings; without `fetch` None where something would have to be fetched or asked for first."""
     from data_curation.sources.listing import is_fetched, resolve
 
     home = Path(run.settings.sources)

@@ -1,8 +1,8 @@
 """Where a document went: what each curation stage decided, which shards hold it, which models have read it."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute
@@ -24,7 +24,7 @@ class Names:
     def __init__(self, names: Iterable[str]) -> None:
         self.names = set(names)
         self.urls = {normal_url(name) for name in self.names if "://" in name}
-        self.hosts = {urlsplit(name).hostname or "" for name in self.names if "://" in name}
+        self.hosts = {_host(url) for url in self.urls}
         self.plain = pa.array(sorted(self.names), pa.string())
 
     def rows(self, uri: str, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -50,6 +50,12 @@ class Names:
 
     def _meant(self, row: dict[str, Any]) -> bool:
         return row["id"] in self.names or row["url"] in self.names or normal_url(row["url"] or "") in self.urls
+
+
+def _host(normal: str) -> str:
+    """What a spelling of this URL holds in any case: its host, unless that has a spelling in other letters."""
+    host = re.split(r"[/?]", normal.partition("://")[2] or normal, maxsplit=1)[0]
+    return "://" if "xn--" in host else host
 
 
 def tables(lineage: Lineage, attempt: Attempt, part: str) -> list[str]:
