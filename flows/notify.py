@@ -17,8 +17,10 @@ from prefect.exceptions import ObjectNotFound
 
 from data_curation.settings import ConfigError
 
-DEAD_SECONDS = 100
-"""A run that has not said for so long that it lives has died: three heartbeats (flows/server.py) and some seconds."""
+DEAD_SECONDS = 150
+"""A run that has not said for so long that it lives has died: five heartbeats (HEARTBEAT in flows/server.py)."""
+FLOWS = ["pipeline", "stage", "increment"]
+"""Ours: other flows of the same server may say more seldom that they live."""
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
 RUNS: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
 TEXT = (
@@ -54,6 +56,7 @@ def _dead_runs() -> AutomationCore:
             after={beat},
             expect={beat, *ENDS},
             match=RUNS,
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

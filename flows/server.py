@@ -27,6 +27,7 @@ from tasks.lease import alive
 START_SECONDS = 120.0
 PORT = 4242  # not Prefect's own 4200, so that both can run
 LOOPBACK = "127.0.0.1"
+HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # flows/notify.py marks runs crashed that miss five
 
 
 def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]:
@@ -38,7 +39,7 @@ def environment(home: Path, api: str = "", database: str = "") -> dict[str, str]
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows/notify.py marks runs crashed that miss three
+        **HEARTBEAT,
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tokenmill",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # heartbeats have a thread and no flow

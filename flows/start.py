@@ -18,7 +18,7 @@ from typing import Any
 
 from data_curation.settings import ConfigError, TokenmillError
 from flows.config import PipelineConfig, load, stage_names
-from flows.server import environment, flush, serving
+from flows.server import HEARTBEAT, environment, flush, serving
 from flows.terminal import print_stages
 
 DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
@@ -99,6 +99,7 @@ def _run_flow(config: PipelineConfig, asked: argparse.Namespace, sets: Sequence[
             accept=asked.accept,
         )
 
+    os.environ.update(HEARTBEAT)
     if os.environ.get("PREFECT_API_URL"):
         return call()
     home = Path(config.run.home)

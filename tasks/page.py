@@ -2,10 +2,12 @@
 
 import base64
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from data_curation.files import join, read_bytes
 from data_curation.shard_index import read_index
+from tasks.artifact import Manifest, commit
 from tasks.budget import budget, suggestion, tables
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.run import Run, StageRecord
@@ -48,7 +50,8 @@ def stage_page(record: StageRecord, run: Run) -> str:
     for sample in counts.samples[:5]:
         lines += [f"### {sample['title']}", "```", str(sample["text"])[:1000].replace("```", "'''"), "```"]
     lines += _drops(funnel) if funnel else []
-    lines += ["## Inputs", table(["argument", "read from"], _inputs(manifest.sources))]
+    lines += ["## Inputs", table(["argument", "part", "digest", "read from"], _inputs(manifest))]
+    lines += ["## Outputs", table(["part", "files", "size", "digest"], _outputs(manifest)), f"In `{record.uri}`."]
     lines.append(f"Run `{run.id}`, commit `{manifest.commit[:12] or 'unknown'}`.")
     return "\n\n".join(lines)
 
@@ -56,18 +59,23 @@ def stage_page(record: StageRecord, run: Run) -> str:
 def run_page(run: Run, report: str) -> str:
     """All stages of the run with their states and seconds, cached ones told apart."""
     rows = [
-        [record.name, record.state, f"{record.seconds:,.1f}", record.why, f"`{(record.digest or '')[:12]}`"]
-        for record in run.stages
+        [_link(record), *_against(record, run), record.why, _code((record.digest or "")[:12])] for record in run.stages
     ]
     made = sum(record.state == "made" for record in run.stages)
     cached = sum(record.state == "cached" for record in run.stages)
     lines = [
-        f"# {run.preset}: {made} made, {cached} cached",
-        table(["stage", "state", "seconds", "why it ran", "digest"], rows),
+        f"# {Path(run.preset).stem}: {made} made, {cached} cached",
+        table(["stage", "state", "seconds", "planned", "written", "planned", "why it ran", "digest"], rows),
         *[f"> {warning}" for warning in run.warnings],
-        f"Report: `{report}`. Run `{run.id}` in store `{run.store.root}`.",
+        f"Report: `{report}`. Run `{run.id}` of `{run.preset}` in store `{run.store.root}`, "
+        f"commit `{commit()[:12] or 'unknown'}`.",
     ]
     return "\n\n".join(lines)
+
+
+def progress_page(name: str, why: str, said: Sequence[str]) -> str:
+    """What a stage says while it works; its page takes this one's place."""
+    return f"# {name}\n\nWhy it runs: **{why}**\n\nAt work:\n\n```\n" + "\n".join(said) + "\n```"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -81,7 +89,25 @@ def metric_text(metric: dict[str, Any]) -> str:
     value, error = metric["value"], metric.get("standard_error")
     if not isinstance(value, float):
         return _number(value)
-    return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{value:,.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _link(record: StageRecord) -> str:
+    """The stage's page over all runs; a stage that has none was cached in every run of this server."""
+    return f"[{record.name}](../key/{record.name})"
+
+
+def _against(record: StageRecord, run: Run) -> list[str]:
+    """State, seconds and bytes of a stage, each beside what the plan expected."""
+    planned = run.expected.get(record.name, {})
+    made = record.state == "made" and record.manifest is not None
+    return [
+        f"**{record.state}**" if record.state == "failed" else record.state,
+        f"{record.seconds:,.1f}",
+        f"{planned['seconds']:,.1f}" if "seconds" in planned else "",
+        _bytes(record.manifest.size()) if made and record.manifest else "",
+        _bytes(planned["bytes"]) if "bytes" in planned else "",
+    ]
 
 
 def _funnel(funnel: dict[str, Any]) -> list[str]:
@@ -128,8 +154,22 @@ def _gate(gate: dict[str, Any]) -> list[str]:
     return [gate["gate"], metric_text(gate), str(gate["against"]), verdict]
 
 
-def _inputs(sources: dict[str, list[str]]) -> list[list[str]]:
-    return [[argument, f"`{uri}`"] for argument, uris in sources.items() for uri in uris]
+def _inputs(manifest: Manifest) -> list[list[str]]:
+    """Every part that was read, with its digest as in the key and the place that it was read from."""
+    rows: list[list[str]] = []
+    for argument, uris in manifest.sources.items():
+        identity = manifest.inputs[argument]
+        read = [identity] if isinstance(identity, dict) else [item["parts"] for item in identity or []]
+        for uri, parts in zip(uris, read, strict=True):
+            rows += [[argument, part, f"`{digest[:12]}`", f"`{uri}`"] for part, digest in parts.items()]
+    return rows
+
+
+def _outputs(manifest: Manifest) -> list[list[str]]:
+    return [
+        [name, _number(len(part.files)), _bytes(sum(file.size for file in part.files)), f"`{part.digest[:12]}`"]
+        for name, part in manifest.parts.items()
+    ]
 
 
 def _number(value: Any) -> str:

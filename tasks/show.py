@@ -1,17 +1,29 @@
 """What a person sees in the Prefect UI while a run goes on: log lines and pages, which never fail a stage."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
 
-from tasks.page import run_page
+from tasks.page import progress_page, run_page
 from tasks.run import Run
 from tasks.secrets import clean
 
 log = logging.getLogger("tokenmill")
+
+LINES = 30
+"""Lines of progress that the page of a working stage shows."""
+PAGES: dict[tuple[str | None, str | None, str], UUID] = {}
+"""Flow run, task run and key -> the page that this process has made for them."""
 
 
 def show_run(run: Run, report: str) -> None:
@@ -19,12 +31,34 @@ def show_run(run: Run, report: str) -> None:
     show_page("run-summary", lambda: run_page(run, report))
 
 
+def live(name: str, why: str) -> Callable[[str], None]:
+    """Takes a working stage's lines of progress: each is logged, and the stage's page shows the last ones."""
+    said: deque[str] = deque(maxlen=LINES)
+
+    def show(text: str) -> None:
+        say(text)
+        said.append(f"{datetime.now(UTC):%H:%M:%S} UTC  {text}")
+        show_page(name, lambda: progress_page(name, why, said))
+
+    return show
+
+
 def show_page(key: str, render: Callable[[], str]) -> None:
-    """A page in the Prefect UI; it must never fail a stage, whatever the server does."""
+    """A page in the Prefect UI, one for each stage of a run; it must never fail a stage, whatever the server does."""
     try:
-        create_markdown_artifact(clean(render()), key=key)
+        _put_page(key, clean(render()))
     except Exception as error:
         log.warning("%s: its page could not be shown: %s", key, clean(str(error)))
+
+
+def _put_page(key: str, text: str) -> None:
+    """Create the page, or write over the one that this run has already: a key's history has one entry a run."""
+    place = (flow_run.id, task_run.id, key)
+    if place in PAGES:
+        with get_client(sync_client=True) as client:
+            client.update_artifact(PAGES[place], ArtifactUpdate(data=text))
+    else:
+        PAGES[place] = cast(UUID, create_markdown_artifact(text, key=key))
 
 
 def say(text: str, level: int = logging.INFO) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from prefect import Task, task
@@ -29,7 +30,7 @@ from data_curation.settings import Settings, StageError, is_transient
 from tasks.artifact import Input
 from tasks.disk import check_disk
 from tasks.estimate import on_gpu
-from tasks.lease import STALE_SECONDS, this_host
+from tasks.lease import STALE_SECONDS
 from tasks.make import make
 from tasks.page import stage_page
 from tasks.plan import disk
@@ -148,7 +149,7 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
         if decision.why:
             say(f"{name}: {decision.why}")
             check_disk(run, name, disk([run.expected.get(name, {})]))
-            with _turn(run, stage, name):
+            with turn(run, stage, name):
                 found, made = make(run, stage, config, name, narrowed, decision)
         _finish(run, stage, record, found, made)
     except BaseException as error:
@@ -170,7 +171,7 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
 
 
 @contextmanager
-def _turn(run: Run, stage: Stage, name: str) -> Generator[None]:
+def turn(run: Run, stage: Stage, name: str) -> Generator[None]:
     """A slot for each GPU that the stage takes of Prefect's limit `gpu-HOST`, so that runs do not share a GPU.
 
     The first stage on a host makes the limit, with the number of GPUs there; people change it on the page Concurrency.
@@ -179,7 +180,7 @@ def _turn(run: Run, stage: Stage, name: str) -> Generator[None]:
     if not (stage.function.startswith("training.") and on_gpu(resources)):
         yield
         return
-    limit = f"gpu-{this_host()}"
+    limit = f"gpu-{gethostname()}"
     slots = min(resources.ranks if stage.word == "pretrain" else 1, _slots(limit))
     with ExitStack() as held:
         # Leases end soon after `kill -9` of their holder.

@@ -1,0 +1,83 @@
+"""Notifications reach a real webhook on loopback; automations are made once, changed and removed."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from queue import Queue
+from typing import Any
+
+import pytest
+from prefect import flow, tags
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+
+from data_curation.settings import ConfigError
+from flows.notify import TOLD, automate
+
+Received = Queue[dict[str, Any]]
+
+
+@pytest.fixture
+def webhook(prefect_api: str) -> Iterator[Received]:
+    """What is posted to the notification block custom-webhook/tests."""
+    received: Received = Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        text = {"subject": "{{subject}}", "body": "{{body}}"}
+        CustomWebhookNotificationBlock(name="tests", url=url, json_data=text).save("tests", overwrite=True)
+        yield received
+        automate([])
+        server.shutdown()
+
+
+def _names() -> list[str]:
+    with get_client(sync_client=True) as client:
+        return sorted(automation.name for automation in client.read_automations())
+
+
+def test_the_end_of_a_run_is_told_once(webhook: Received):
+    """Failure and success reach the webhook with the run's name and why; automations made twice tell once."""
+    for _ in range(2):
+        automate(["custom-webhook/tests"])
+
+    def go(fails: bool) -> None:
+        if fails:
+            raise RuntimeError("dedup: bands are missing")
+
+    with tags("tokenmill"):
+        flow(name="pipeline", flow_run_name="good-one")(go)(False)
+        with pytest.raises(RuntimeError):
+            flow(name="pipeline", flow_run_name="bad-one")(go)(True)
+    told = [webhook.get(timeout=120) for _ in range(2)]
+    assert sorted(one["subject"] for one in told) == sorted(TOLD)
+    good, bad = sorted(told, key=lambda one: "failed" in one["subject"])
+    assert "good-one (pipeline) ended as Completed" in good["body"] and "/runs/flow-run/" in good["body"]
+    assert "bad-one" in bad["body"] and "bands are missing" in bad["body"]
+    with tags("tokenmill"):
+        flow(name="pipeline", flow_run_name="last-one")(go)(False)
+    assert "last-one" in webhook.get(timeout=120)["body"]
+    assert webhook.empty()
+
+
+def test_automations_are_changed_and_removed(webhook: Received):
+    """`notify` with other blocks replaces, without any removes who is told; dead runs are looked for in any case."""
+    automate(["custom-webhook/tests"])
+    assert _names() == sorted([*TOLD, "Tokenmill: dead runs are crashed"])
+    automate(None)
+    assert len(_names()) == 3
+    automate([])
+    assert _names() == ["Tokenmill: dead runs are crashed"]
+    with pytest.raises(ConfigError, match="slack-webhook/nobody: the server has no such block"):
+        automate(["slack-webhook/nobody"])

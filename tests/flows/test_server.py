@@ -1,0 +1,60 @@
+"""Who can reach our Prefect server: nobody outside this machine, and with a password only who has it."""
+
+import base64
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from data_curation.settings import ConfigError
+from flows.server import check_host, serving
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
+def test_other_addresses_need_a_password(host: str, monkeypatch: pytest.MonkeyPatch):
+    """Any address but loopback is refused until PREFECT_SERVER_API_AUTH_STRING is set."""
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    with pytest.raises(ConfigError, match="PREFECT_SERVER_API_AUTH_STRING"):
+        check_host(host)
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:password")
+    check_host(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_loopback_needs_none(host: str, monkeypatch: pytest.MonkeyPatch):
+    """Loopback is reached from this machine only."""
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    check_host(host)
+
+
+def test_the_command_refuses_before_it_starts_anything(tmp_path: Path):
+    """`tokenmill ui --host 0.0.0.0` ends with exit code 2 and one line, and no server was started."""
+    command = [sys.executable, "-m", "flows.cli", "ui", "--host", "0.0.0.0", "--set", f"run.home={tmp_path}/home"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("tokenmill: --host 0.0.0.0: others could reach it")
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_server_with_a_password_answers_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """401 without the password, an answer with it, at another loopback address too; scripts of other pages get none."""
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:a-password")
+    with serving(tmp_path, host="127.0.0.2") as api:
+        assert api.startswith("http://127.0.0.2:")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            _ask(api, {})
+        token = base64.b64encode(b"me:a-password").decode()
+        version, headers = _ask(api, {"Authorization": f"Basic {token}", "Origin": "http://elsewhere.example"})
+        assert version and "Access-Control-Allow-Origin" not in headers
+    assert b"a-password" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def _ask(api: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
+    request = urllib.request.Request(f"{api}/admin/version", headers=headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        return json.load(answer), dict(answer.headers)
