@@ -13,6 +13,7 @@ def road(config: PipelineConfig) -> Output:
     """Every stage in order. Prefect runs it as the flow `pipeline`; `tokenmill plan` calls it to look stages up."""
     # What the store adds: block lists of takedowns, pins of an increment.
     config = settled(config)
+    earlier = pins.documents(config.increment)
 
     # Conversations come first: what the models are judged by must not be in the documents they learn from.
     chat_sources = listed("sources-chat", config.dialogues.sources)
@@ -33,7 +34,6 @@ def road(config: PipelineConfig) -> Output:
 
     # Documents -> ONE set of shards that serves every sequence length.
     bpe = pins.tokenizer(config.increment) or tokenizer(config.tokenizer, documents=documents)
-    earlier = pins.documents(config.increment)
     shards = shard(config.shard, documents=[*earlier, documents], tokenizer=bpe)
     data = {"shards": shards, "dialogues": chats}
 

@@ -36,6 +36,6 @@ def _increment(config: PipelineConfig, run: Run) -> PipelineConfig:
         inputs = inputs_identity(extract.narrow({"sources": listed}))
         key = key_of(extract.word, extract.version, config.extract.identity(), inputs)
     increment = resolve(config.increment, run.store, run.preset, key)
-    older = [*config.dedup.indexes, *indexes(increment, run.store)]
+    older = [*config.dedup.indexes, *indexes(increment)]
     unique = config.dedup.model_copy(update={"indexes": older})
     return config.model_copy(update={"increment": increment, "dedup": unique})

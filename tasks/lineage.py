@@ -192,8 +192,13 @@ def _reads(manifest: Manifest) -> Iterator[Read]:
         given: Any = manifest.inputs.get(argument)
         several: list[Any] = given if isinstance(given, list) else [{"name": "", "parts": given}] if given else []
         for uri, one in zip(uris, several, strict=True):
-            attempt = attempt_of(uri)
-            yield Read(argument, attempt, "" if attempt else one["name"], uri, one["parts"])
+            home, _, part = uri.rstrip("/").rpartition("/")
+            if attempt := attempt_of(uri):
+                yield Read(argument, attempt, "", uri, one["parts"])
+            elif attempt := attempt_of(home):  # a part that was given as a source: the index of an older crawl
+                yield Read(argument, attempt, "", uri, {part: one["parts"]["files"]})
+            else:
+                yield Read(argument, None, one["name"], uri, one["parts"])
 
 
 def _of_run(lineage: Lineage, run: str) -> Attempt:

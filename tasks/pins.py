@@ -8,7 +8,7 @@ from data_curation.artifact import Artifact
 from data_curation.settings import ConfigError, Settings
 from data_curation.sources.source import Source
 from tasks.run import RUN, StageRecord
-from tasks.store import Found, Store
+from tasks.store import Store
 
 NEWEST = "newest"
 _NEEDED = ("extract", "dedup", "decontaminate", "tokenizer", "shard")
@@ -52,12 +52,12 @@ def resolve(config: IncrementConfig, store: Store, preset: str, extract_key: str
     return config.model_copy(update={"earlier": earlier, "tokenizer": tokenizer})
 
 
-def indexes(config: IncrementConfig, store: Store) -> list[Source]:
+def indexes(config: IncrementConfig) -> list[Source]:
     """The older indexes as sources of `dedup`."""
     found: list[Source] = []
     for number, pin in enumerate(config.earlier):
-        home = _whole(store, "dedup", pin.index, f"increment.earlier[{number}].index").home
-        found.append(Source(name=f"index-{pin.index[:12]}", kind="parquet", path=f"{home}/index"))
+        made = _pinned("dedup", pin.index, f"increment.earlier[{number}].index")
+        found.append(Source(name=f"index-{pin.index[:12]}", kind="parquet", path=made.uri("index")))
     return found
 
 
@@ -70,31 +70,31 @@ def documents(config: IncrementConfig) -> list[Artifact]:
 
 
 def tokenizer(config: IncrementConfig) -> Artifact | None:
-    """The tokenizer that stays, if one is pinned."""
-    return _pinned("tokenizer", config.tokenizer, "increment.tokenizer") if config.tokenizer else None
+    """The tokenizer that stays, if one is pinned; a run that was asked to end with the tokenizer ends here."""
+    if not config.tokenizer:
+        return None
+    made, run = _pinned("tokenizer", config.tokenizer, "increment.tokenizer"), RUN.get()
+    if run.mode == "make" and run.last == "tokenizer":
+        from tasks.stage import Reached  # here, because settings load without prefect
+
+        raise Reached("tokenizer")
+    return made
 
 
 def _pinned(word: str, key: str, setting: str) -> Artifact:
-    """An artifact of an earlier run; this one records that it uses it, so `prune` and `trace` know."""
+    """An artifact of an earlier run. This one records that it uses it, so that `prune` keeps it, but not as its own."""
     run = RUN.get()
-    found = _whole(run.store, word, key, setting)
+    found = run.store.find(word, key)
+    if found.manifest is None or not found.whole:
+        raise ConfigError(
+            f"{setting} is {key!r}: {found.damage or f'no {word} of this key is in {run.store.root}'}: "
+            "restore it, or take another run in increment.after"
+        )
     name = word if word == "tokenizer" else f"{word}-{key[:8]}"
-    assert found.manifest is not None
-    record = StageRecord(name, word, "cached", f"pinned by {setting}", key)
-    record.manifest, record.digest = found.manifest, found.manifest.digest
+    record = StageRecord(name, word, "cached", f"pinned by {setting}", key, found.manifest.digest)
     record.attempt, record.uri = found.manifest.attempt, found.home
     run.stages = [*(one for one in run.stages if one.name != name), record]
     return found.manifest.artifact(name, found.home)
-
-
-def _whole(store: Store, word: str, key: str, setting: str) -> Found:
-    found = store.find(word, key)
-    if not found.whole:
-        raise ConfigError(
-            f"{setting} is {key!r}: {found.damage or f'no {word} of this key is in {store.root}'}: "
-            "restore it, or take another run in increment.after"
-        )
-    return found
 
 
 def _run(after: str, store: Store, preset: str) -> dict[str, Any] | None:
