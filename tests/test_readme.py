@@ -59,7 +59,7 @@ def test_settings_page_is_fresh():
     assert PAGE.read_text() == page()
 
 
-@pytest.mark.parametrize("name", ["pipeline", "curate", "pretrain", "align", "stage"])
+@pytest.mark.parametrize("name", ["pipeline", "curate", "increment", "pretrain", "align", "stage"])
 def test_deployments_name_real_flows(name: str):
     """Every deployment's entry point exists and takes the parameters it is given."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]

@@ -21,7 +21,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 ROOT = Path(__file__).parent.parent.parent
-DEPLOYMENTS = {"pipeline", "curate", "pretrain", "align", "stage"}
+DEPLOYMENTS = {"pipeline", "curate", "increment", "pretrain", "align", "evaluate", "stage"}
 LIMIT = 300.0
 
 
