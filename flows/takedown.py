@@ -107,6 +107,7 @@ def _purge(config: PipelineConfig, lineage: "Lineage", taken: "Taken", preset: s
         for one in holding
         if one[0] == "extract"
         for read in lineage.reads(one)
+        if read.name in {document["source"] for document in taken.documents.values()}
     ]
     if (export / "model").is_dir() and find_model(lineage, str(export)) in holding:
         left.append(f"{export / 'model'}: a model that was made of the documents")

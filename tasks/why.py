@@ -55,7 +55,7 @@ def plan_unknown(
     if run.asked(run.refresh, word, name):
         why = "refresh was asked for"
     elif before is None:
-        why = "never made"
+        why = _unmade(run, name)
     elif before.version != version:
         why = f"version {before.version} -> {version}"
     elif not (why := _fields(word, before.config, dict(config))):
@@ -105,7 +105,7 @@ def _difference(
 ) -> str:
     before = previous(run, word, name)
     if before is None:
-        return "never made"
+        return _unmade(run, name)
     reasons: list[str] = []
     if before.version != version:
         reasons.append(f"version {before.version} -> {version}")
@@ -113,6 +113,10 @@ def _difference(
         reasons.append(changed)
     reasons += [f"input {argument} changed" for argument in inputs if before.inputs.get(argument) != inputs[argument]]
     return "; ".join(reasons) or "its artifact is gone"
+
+
+def _unmade(run: Run, name: str) -> str:
+    return "its artifact is gone" if name in run.previous else "never made"
 
 
 def _fields(path: str, before: Any, now: Any) -> str:
