@@ -1,8 +1,9 @@
 # Two commands matter: `make demo` and `make test`. Everything installs itself into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+APT := apt-get install --yes --no-install-recommends
 
-.PHONY: demo check test bench ui clean
+.PHONY: demo check test system bench ui clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed ## raw web pages to a chat model, about 8 minutes on 2 cores
@@ -14,7 +15,10 @@ check: .venv/installed ## lint and types
 	$(BIN)/pyright
 
 test: check ## lint, types and every test that needs only pip packages
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/system
+
+system: .venv/system ## what a person sees in a browser, PostgreSQL; installs both from Debian; screenshots in out/screens
+	$(BIN)/pytest tests/system
 
 bench: .venv/installed ## seconds and memory of every stage of the demo
 	$(BIN)/python -m benchmarks.demo
@@ -29,6 +33,12 @@ ui: .venv/installed ## Prefect server, worker and deployments
 		{ echo "Python's venv is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/system: .venv/installed
+	@command -v chromium >/dev/null || $(APT) chromium
+	@ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || $(APT) postgresql
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,system]'
 	@touch $@
 
 clean: ## remove the environment and everything that runs made

@@ -65,7 +65,9 @@ def run_page(run: Run, report: str) -> str:
     cached = sum(record.state == "cached" for record in run.stages)
     lines = [
         f"# {Path(run.preset).stem}: {made} made, {cached} cached",
-        table(["stage", "state", "seconds", "planned", "written", "planned", "why it ran", "digest"], rows),
+        table(
+            ["stage", "state", "seconds", "planned seconds", "written", "planned size", "why it ran", "digest"], rows
+        ),
         *[f"> {warning}" for warning in run.warnings],
         f"Report: `{report}`. Run `{run.id}` of `{run.preset}` in store `{run.store.root}`, "
         f"commit `{commit()[:12] or 'unknown'}`.",
@@ -99,7 +101,7 @@ def _link(record: StageRecord) -> str:
 
 def _against(record: StageRecord, run: Run) -> list[str]:
     """State, seconds and bytes of a stage, each beside what the plan expected."""
-    planned = run.expected.get(record.name, {})
+    planned = run.expected.get(record.name, {}) if record.state != "cached" else {}
     made = record.state == "made" and record.manifest is not None
     return [
         f"**{record.state}**" if record.state == "failed" else record.state,

@@ -33,6 +33,8 @@ def draw(plot: dict[str, Any]) -> bytes:
     axes = figure.subplots()
     series: dict[str, list[list[Any]]] = plot["series"]
     if plot["kind"] == "bar":
+        if all(len(points) == 1 for points in series.values()):  # a series for each bar: its name belongs below it
+            series = {"": [[label, points[0][1]] for label, points in series.items()]}
         _bars(axes, series)
     else:
         for ink, (label, points) in zip(INK * len(series), series.items(), strict=False):

@@ -1,5 +1,6 @@
 """Stages that want a GPU take turns: Prefect's limit of the host is made once, held, waited for and given back."""
 
+import contextvars
 import threading
 from pathlib import Path
 from socket import gethostname
@@ -46,7 +47,7 @@ def test_a_second_stage_waits_until_the_first_gives_the_gpu_back(run: Run, monke
     show.log.setLevel("INFO")
     try:
         with concurrency(LIMIT, 1):
-            thread = threading.Thread(target=second)
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(second,))  # with the API's address
             thread.start()
             assert waits.wait(120) and not done.is_set()
         assert done.wait(120)

@@ -1,0 +1,1 @@
+"""Tests that need programs besides pip packages: a browser, PostgreSQL."""

@@ -1,0 +1,151 @@
+"""What a person sees in the Prefect UI, in a real browser; each screenshot lies in out/screens/."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.flows.served import tokenmill_ui
+from tests.system.conftest import ROOT, SCREENS
+
+TEXT = 60_000
+
+
+@pytest.fixture(scope="module")
+def site(preset: Path) -> Iterator[str]:
+    """Address of a `tokenmill ui` whose server has seen the road run and then one stage refreshed."""
+    home = Path(yaml.safe_load(preset.read_text())["run"]["home"])
+    with tokenmill_ui(home) as (_, api):
+        for words in ([], ["--refresh", "dedup"]):
+            command = [sys.executable, "-m", "flows.cli", "run", str(preset), "--until", "pretrain", *words]
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PREFECT_API_URL": api}, capture_output=True)
+            assert done.returncode == 0, done.stderr.decode()
+        yield api.removesuffix("/api")
+
+
+@pytest.fixture
+def page(browser: BrowserContext) -> Iterator[Page]:
+    """A new tab."""
+    tab = browser.new_page()
+    yield tab
+    tab.close()
+
+
+def _seen(page: Page, name: str, *texts: str | re.Pattern[str]) -> None:
+    """Every text is visible; the screenshot is kept."""
+    for text in texts:
+        expect(page.get_by_text(text).filter(visible=True).first).to_be_visible(timeout=TEXT)
+    page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
+
+
+def _ask(site: str, path: str, **query: Any) -> Any:
+    body = json.dumps(query).encode()
+    request = urllib.request.Request(f"{site}/api/{path}", body, {"content-type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        return json.load(answer)
+
+
+def _newest(site: str) -> str:
+    return str(_ask(site, "flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]["id"])
+
+
+def _form(page: Page, site: str, name: str) -> None:
+    found = next(one for one in _ask(site, "deployments/filter") if one["name"] == name)
+    page.goto(f"{site}/v2/deployments/deployment/{found['id']}/run")
+
+
+def test_the_printed_address_leads_to_runs_with_names_that_help(page: Page, site: str):
+    """The list of runs names preset and date."""
+    page.goto(site)
+    page.get_by_role("link", name="Runs", exact=True).click()
+    _seen(page, "runs", re.compile(r"small-20\d\d-\d\d-\d\d-\d{6}"), "pipeline")
+
+
+def test_a_run_shows_its_stages_and_tells_cached_ones_apart(page: Page, site: str):
+    """Log and task list have every stage by its word; what was made says why, the rest is Cached."""
+    page.goto(f"{site}/v2/runs/flow-run/{_newest(site)}")
+    _seen(page, "run", "dedup: refresh was asked for", re.compile("9 stages, 3 cached; code "))
+    page.get_by_role("tab", name="Task Runs").click()
+    _seen(page, "run-tasks", "pretrain-64", "Cached", "Made")
+    graph = _graph(site)
+    assert graph["clean"] == {"extract"} and graph["pretrain-64"] == {"shard", "tokenizer"}
+
+
+def _graph(site: str) -> dict[str, set[str]]:
+    """Stage -> the stages from which the graph draws arrows to it (the canvas has no text to ask for)."""
+    with urllib.request.urlopen(f"{site}/api/flow_runs/{_newest(site)}/graph-v2") as answer:
+        nodes = {one["id"]: one for _, one in json.load(answer)["nodes"]}
+    return {one["label"]: {nodes[parent["id"]]["label"] for parent in one["parents"]} for one in nodes.values()}
+
+
+def test_every_stage_has_a_page(page: Page, site: str):
+    """Why it ran, counts, the funnel with the planted copies, inputs and outputs with digests; plots of a training."""
+    page.goto(f"{site}/v2/artifacts/key/dedup")
+    _seen(page, "stage-dedup-history", "dedup")
+    page.goto(_page_of(site, "dedup"))
+    _seen(page, "stage-dedup", "refresh was asked for", "In and out", "equal-text 8", "Outputs", "read from")
+    page.goto(_page_of(site, "pretrain-64"))
+    plots = page.locator("main img, article img, img[src^='data:image/svg']")
+    expect(plots.first).to_be_visible(timeout=TEXT)
+    assert plots.first.evaluate("image => image.naturalWidth") > 100
+    _seen(page, "stage-pretrain", "never made", "tokens_per_second", "shards")
+
+
+def _page_of(site: str, key: str) -> str:
+    found = next(one for one in _ask(site, "artifacts/latest/filter") if one["key"] == key)
+    return f"{site}/v2/artifacts/artifact/{found['latest_id']}"
+
+
+def test_the_summary_has_planned_against_actual_and_leads_to_the_pages(page: Page, site: str):
+    """States, seconds, what was planned, the report's path; a click on a stage leads to its page."""
+    page.goto(_page_of(site, "run-summary"))
+    _seen(page, "run-summary", "small: 1 made, 8 cached", "planned", re.compile(r"report\.html"))
+    page.get_by_role("link", name="dedup", exact=True).click()
+    page.wait_for_url(re.compile("artifacts/key/dedup"))
+
+
+def test_the_form_of_the_pipeline_offers_presets_and_stages(page: Page, site: str):
+    """preset, set, refresh and until, each with its help; stages are chosen from a list."""
+    _form(page, site, "pipeline")
+    helps = ("What to run: a file of configs/.", "Stages to make again in a new attempt")
+    _seen(page, "form-pipeline", *helps, "The last stage to run; empty runs the whole road.")
+
+
+def test_a_stage_is_made_again_from_its_form(page: Page, site: str, preset: Path):
+    """The chosen stage's own settings with help and bounds; what is submitted runs, with what was filled in."""
+    _form(page, site, "stage")
+    page.get_by_text("Select", exact=True).first.click()
+    page.get_by_role("option", name="dialogues", exact=True).click()
+    page.get_by_role("tab", name="dedup").click()
+    _seen(page, "form-stage-dedup", "Bands of the MinHash signature", "At least 1, at most 100. Default 14.")
+    page.get_by_role("tab", name="dialogues").click()
+    page.get_by_label("train").fill("25")
+    places = yaml.safe_load(preset.read_text())["run"]
+    for text in ["dialogues.sources=[]", *(f"run.{name}={places[name]}" for name in ("store", "export"))]:
+        page.get_by_role("button", name="Add item").last.click()
+        page.get_by_role("textbox").last.fill(text)
+    _seen(page, "form-stage", "Whatever stays empty is as in the preset.", "Tasks to learn from.")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url(re.compile("tab=Runs"))
+    run = _ended(page, site)
+    assert (run["state_name"], run["parameters"]["curation"]) == ("Completed", {"tasks": {"train": 25}})
+    assert run["name"].startswith("dialogues-demo-")
+
+
+def _ended(page: Page, site: str) -> Any:
+    """The run of the deployment `stage`, as soon as it has ended."""
+    for _ in range(600):
+        found = _ask(site, "flow_runs/filter", deployments={"name": {"any_": ["stage"]}})
+        if found and found[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED"):
+            return found[0]
+        page.wait_for_timeout(500)
+    raise AssertionError("no run of the deployment stage has ended")
