@@ -185,11 +185,16 @@ def main(home: Path, host: str, port: int) -> int:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     server = subprocess.Popen(following(command), stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    lived = False
     try:
-        while (failed := server.poll()) is None and _used(home):
+        while _used(home) and (server.poll() is None or lived):
+            lived = lived or _healthy(f"http://{_reached(host)}:{port}/api")
+            if server.poll() is not None:  # a crash, or the memory killer: runs that go on find it again
+                server, lived = subprocess.Popen(following(command), stdin=subprocess.DEVNULL), False
             time.sleep(1)
     finally:
         state.unlink(missing_ok=True)  # first: who comes now must not be sent to a server that is going
+        failed = server.poll()
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
             server.wait(10)  # if it takes longer, it is ended because we are gone

@@ -2,16 +2,20 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from data_curation.settings import ConfigError
-from flows.server import check_host, serving
+from flows.server import check_host, environment, serving
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -52,6 +56,40 @@ def test_a_server_with_a_password_answers_nobody_else(tmp_path: Path, monkeypatc
         version, headers = _ask(api, {"Authorization": f"Basic {token}", "Origin": "http://elsewhere.example"})
         assert version and "Access-Control-Allow-Origin" not in headers
     assert b"a-password" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing(tmp_path: Path):
+    """kill -9 of the server while a stage works: it comes back, the run completes, and both its stages are there."""
+    places = {name: str(tmp_path / name) for name in ("store", "export", "home", "sources")}
+    tasks = {"train": 20, "dev": 5, "test": 5}
+    sources = [{"name": "pages", "kind": "html", "path": str(tmp_path / "pages")}]
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "page.html").write_text(
+        f"<html><body><main><p>{'Words of a page. ' * 50}</p></main></body></html>"
+    )
+    config = {"dialogues": {"tasks": tasks}, "extract": {"sources": sources}, "run": places}
+    preset = tmp_path / "small.yaml"
+    preset.write_text(json.dumps(config))
+    with serving(tmp_path / "home") as api:
+        command = [sys.executable, "-m", "flows.cli", "run", str(preset), "--until", "extract"]
+        environ = os.environ | environment(tmp_path / "home", api)
+        with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL) as run:
+            while not list((tmp_path / "store").glob("dialogues/*/1/lease.json")):
+                assert run.poll() is None
+                threading.Event().wait(0.05)
+            guard = json.loads((tmp_path / "home" / "server" / "server.json").read_text())["pid"]
+            for process in psutil.Process(guard).children(recursive=True):
+                process.kill()
+            assert run.wait(300) == 0
+        assert [one["state_name"] for one in _post(api, "flow_runs/filter")] == ["Completed"]
+        found = {one["name"]: one["state_name"] for one in _post(api, "task_runs/filter")}
+        assert found == {"dialogues": "Made", "sources-web": "Listed", "extract": "Made"}
+
+
+def _post(api: str, path: str) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{api}/{path}", b"{}", {"content-type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        return json.load(answer)
 
 
 def _ask(api: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:

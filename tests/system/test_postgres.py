@@ -7,9 +7,9 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.flows.served import tokenmill_ui
+from tests.flows.served import ROOT, tokenmill_ui
 
-DEPLOYMENTS = {"pipeline", "curate", "pretrain", "align", "evaluate", "stage"}
+DEPLOYMENTS = [one["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
 
 
 def test_ui_on_postgresql_is_the_same_after_a_restart(postgres: str, preset: Path, tmp_path: Path):
