@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.store import Store
 
 SHOWN = 12
-"""Steps that are named one by one."""
+"""Steps of a document, and files of a source, that are named one by one; --json names all."""
 
 
 def trace(store: "Store", asked: argparse.Namespace) -> int:
@@ -58,7 +58,6 @@ def _documents(lineage: "Lineage", name: str) -> list[dict[str, Any]]:
 
 def _step(lineage: "Lineage", model: Any, step: int, phase: str) -> dict[str, Any]:
     """The documents of a step with URL and source, which the tables of documents know."""
-    from tasks.lineage import attempt_of
     from tasks.reading import documents_of_step
     from tasks.whereabouts import Names, tables
 
@@ -66,7 +65,7 @@ def _step(lineage: "Lineage", model: Any, step: int, phase: str) -> dict[str, An
     names, rows = Names(found["documents"]), dict[str, dict[str, Any]]()
     shards = lineage.only(lineage.phases(model)[-1], "shards")
     for read in lineage.reads(shards) if shards else []:
-        for uri in tables(lineage, read.attempt, "documents") if attempt_of(read.uri) and read.attempt else []:
+        for uri in tables(lineage, read.attempt, "documents") if read.attempt else []:
             rows |= {row["id"]: row for row in names.rows(uri, ("id", "url", "source"))}
     nothing = {"url": None, "source": None}  # the documents were removed: only the shards know the id
     return found | {"documents": [rows.get(name, {"id": name, **nothing}) for name in found["documents"]]}
@@ -87,6 +86,8 @@ def _print_tree(graph: dict[str, Any]) -> None:
         if "inputs" not in one:
             files = f"{len(one['files'])} files" if one["files"] is not None else "files not recorded"
             print(f"{words}  source {one['path']}, {files}, digest {one['digest'][:12]}")
+            for file in (one["files"] or [])[:SHOWN]:
+                print(f"{'  ' * depth}  {file['path']}  {file['size']:,} bytes, sha256 {file['sha256'][:12]}")
         elif one["state"] == "gone":
             print(f"{words}  {name}: removed since")
         else:

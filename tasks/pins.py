@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from data_curation.artifact import Artifact
+from data_curation.block_list import block_list
 from data_curation.settings import ConfigError, Settings
 from data_curation.sources.source import Source
+from tasks.block_lists import standing
 from tasks.run import RUN, StageRecord
 from tasks.store import Store
 
@@ -62,11 +64,17 @@ def indexes(config: IncrementConfig) -> list[Source]:
 
 
 def documents(config: IncrementConfig) -> list[Artifact]:
-    """The documents of the earlier crawls."""
-    return [
-        _pinned("decontaminate", pin.documents, f"increment.earlier[{number}].documents")
-        for number, pin in enumerate(config.earlier)
-    ]
+    """The documents of the earlier crawls. ConfigError where one holds what was taken down since."""
+    found: list[Artifact] = []
+    for number, pin in enumerate(config.earlier):
+        setting = f"increment.earlier[{number}].documents"
+        found.append(_pinned("decontaminate", pin.documents, setting))
+        if taken := _taken_down(found[-1], RUN.get().store):
+            raise ConfigError(
+                f"{setting} is {pin.documents!r}: {taken} of its documents were taken down since: "
+                "run that crawl again in this store, and go on from the new run"
+            )
+    return found
 
 
 def tokenizer(config: IncrementConfig) -> Artifact | None:
@@ -95,6 +103,17 @@ def _pinned(word: str, key: str, setting: str) -> Artifact:
     record.attempt, record.uri = found.manifest.attempt, found.home
     run.stages = [*(one for one in run.stages if one.name != name), record]
     return found.manifest.artifact(name, found.home)
+
+
+def _taken_down(made: Artifact, store: Store) -> int:
+    """How many documents of an artifact are on the store's block lists."""
+    blocked = standing(store)
+    if blocked is None:
+        return 0
+    from tasks.whereabouts import Names  # here, because most stores have no list and reading tables takes a while
+
+    names = Names(block_list([blocked]).ids)
+    return sum(1 for uri in made.uris("documents", ".parquet") for _ in names.rows(uri, ("id",)))
 
 
 def _run(after: str, store: Store, preset: str) -> dict[str, Any] | None:

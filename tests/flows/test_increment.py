@@ -85,3 +85,16 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     ):
         code, _, said = tokenmill("run", config, "--until", "shard", "--set", settings)
         assert code == 2 and words in said
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_earlier_documents_that_were_taken_down_are_refused(tmp_path: Path) -> None:
+    """An earlier crawl that still holds a blocked page is no base for a new one: the message says what to do."""
+    crawl(tmp_path, range(10), *AFTER)
+    (tmp_path / "urls.txt").write_text(url(3))
+    config, words = tmp_path / "small.yaml", ["--until", "dedup", "--set", "pretrain.phases.0.tokens=5120"]
+    code, _, said = tokenmill("takedown", tmp_path / "urls.txt", config, "--apply", *words)
+    assert code == 0, said
+    preset(tmp_path, range(20))
+    code, _, said = tokenmill("run", config, "--until", "shard", *AFTER)
+    assert code == 2 and "1 of its documents were taken down since: run that crawl again in this store" in said
