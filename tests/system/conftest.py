@@ -30,9 +30,9 @@ ROOT = Path(__file__).parent.parent.parent
 SCREENS = ROOT / "out" / "screens"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[BrowserContext]:
-    """Chromium with a new profile."""
+    """Chromium with a new profile; while it is open, its driver's event loop runs in this thread."""
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
         view: Any = {"width": 1400, "height": 1000}
         context = playwright.chromium.launch_persistent_context(
