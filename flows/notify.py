@@ -53,7 +53,7 @@ def _dead_runs() -> AutomationCore:
         name="Tokenmill: dead runs are crashed",
         description="A run that stopped to say that it lives is marked crashed, so that nobody waits for it.",
         trigger=EventTrigger(
-            after={beat},
+            after={beat, "prefect.flow-run.Running"},  # it may be killed before its first beat has arrived
             expect={beat, *ENDS},
             match=RUNS,
             match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},

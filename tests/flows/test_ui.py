@@ -65,7 +65,13 @@ async def _schedule(preset: str) -> str:
     async with get_client() as client:
         found = {deployment.name: deployment for deployment in await client.read_deployments()}
         assert set(found) == DEPLOYMENTS
-        assert [str(entry.schedule.cron) for entry in found["pipeline"].schedules] == ["0 3 * * *"]
+        (nightly,) = found["pipeline"].schedules
+        assert (nightly.schedule.cron, nightly.schedule.timezone) == ("0 3 * * *", "UTC")
+        for deployment in found.values():
+            assert "tokenmill" in deployment.tags
+            assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+            assert deployment.global_concurrency_limit.limit == 1
+        assert [one.name for one in await client.read_automations()] == ["Tokenmill: dead runs are crashed"]
         now = datetime.datetime.now(datetime.UTC)
         schedule = IntervalSchedule(interval=datetime.timedelta(seconds=20), anchor_date=now)
         like = found["curate"]
