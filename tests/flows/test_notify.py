@@ -2,8 +2,12 @@
 
 import http.server
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -14,6 +18,7 @@ from prefect.client.orchestration import get_client
 
 from data_curation.settings import ConfigError
 from flows.notify import TOLD, automate
+from tests.flows.served import ROOT
 
 Received = Queue[dict[str, Any]]
 
@@ -81,3 +86,11 @@ def test_automations_are_changed_and_removed(webhook: Received):
     assert _names() == ["Tokenmill: dead runs are crashed"]
     with pytest.raises(ConfigError, match="slack-webhook/nobody: the server has no such block"):
         automate(["slack-webhook/nobody"])
+
+
+def test_the_command_needs_a_server(tmp_path: Path):
+    """`tokenmill notify` without a server of run.home and without PREFECT_API_URL says what to do, exit code 2."""
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flows.cli", "notify", "slack-webhook/team", "--set", f"run.home={tmp_path}/home"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "no server runs for" in done.stderr and "tokenmill ui" in done.stderr

@@ -3,12 +3,9 @@
 import asyncio
 import datetime
 import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +17,16 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.flows.served import LIMIT, tokenmill_ui
+
 DEPLOYMENTS = {"pipeline", "curate", "increment", "pretrain", "align", "evaluate", "stage"}
-LIMIT = 300.0
 
 
 @pytest.fixture
-def ui(tmp_path: Path):
-    """A running `tokenmill ui` with a home of its own; yields (process, API address)."""
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    command = [sys.executable, "-m", "flows.cli", "ui", "--set", f"run.home={tmp_path / 'home'}"]
-    with (tmp_path / "ui.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + LIMIT
-    while "Ctrl-C ends it" not in (tmp_path / "ui.log").read_text():
-        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "ui.log").read_text()
-        threading.Event().wait(0.2)
-    yield process, json.loads((tmp_path / "home" / "server" / "server.json").read_text())["api"]
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    process.wait(60)
+def ui(tmp_path: Path) -> Iterator[tuple[Any, str]]:
+    """A running `tokenmill ui` with a home of its own: (process, API address)."""
+    with tokenmill_ui(tmp_path / "home") as served:
+        yield served
 
 
 def test_ui_deploys_and_a_schedule_fires(ui: Any, tmp_path: Path):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from playwright.sync_api import BrowserContext, Page, expect
@@ -21,15 +22,21 @@ TEXT = 60_000
 
 
 @pytest.fixture(scope="module")
-def site(preset: Path) -> Iterator[str]:
-    """Address of a `tokenmill ui` whose server has seen the road run and then one stage refreshed."""
+def served(preset: Path) -> Iterator[tuple[int, str]]:
+    """Process and address of a `tokenmill ui` whose server has seen the road run and then one stage refreshed."""
     home = Path(yaml.safe_load(preset.read_text())["run"]["home"])
-    with tokenmill_ui(home) as (_, api):
+    with tokenmill_ui(home) as (process, api):
         for words in ([], ["--refresh", "dedup"]):
             command = [sys.executable, "-m", "flows.cli", "run", str(preset), "--until", "pretrain", *words]
             done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PREFECT_API_URL": api}, capture_output=True)
             assert done.returncode == 0, done.stderr.decode()
-        yield api.removesuffix("/api")
+        yield process.pid, api.removesuffix("/api")
+
+
+@pytest.fixture(scope="module")
+def site(served: tuple[int, str]) -> str:
+    """The address alone."""
+    return served[1]
 
 
 @pytest.fixture
@@ -44,6 +51,7 @@ def _seen(page: Page, name: str, *texts: str | re.Pattern[str]) -> None:
     """Every text is visible; the screenshot is kept."""
     for text in texts:
         expect(page.get_by_text(text).filter(visible=True).first).to_be_visible(timeout=TEXT)
+    page.wait_for_load_state("networkidle")  # the graph is drawn last
     page.screenshot(path=SCREENS / f"{name}.png", full_page=True)
 
 
@@ -137,16 +145,45 @@ def test_a_stage_is_made_again_from_its_form(page: Page, site: str, preset: Path
     _seen(page, "form-stage", "Whatever stays empty is as in the preset.", "Tasks to learn from.")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile("tab=Runs"))
-    run = _ended(page, site)
+    run = _ended(page, site, "stage")
     assert (run["state_name"], run["parameters"]["curation"]) == ("Completed", {"tasks": {"train": 25}})
     assert run["name"].startswith("dialogues-demo-")
 
 
-def _ended(page: Page, site: str) -> Any:
-    """The run of the deployment `stage`, as soon as it has ended."""
+def test_retry_goes_on_where_a_failed_run_stopped(page: Page, served: tuple[int, str], preset: Path, tmp_path: Path):
+    """A stage's process is killed and the run fails; Retry on its page finds the stages before it cached."""
+    pid, site = served
+    pages = yaml.safe_load(preset.read_text())["extract"]["sources"][0]["path"]
+    overlaid = [f"run.store={tmp_path}/store", f"run.export={tmp_path}/export", "run.retries=0"]
+    overlaid += ["dialogues.sources=[]", "dialogues.tasks={train: 20, dev: 5, test: 5}"]
+    overlaid += [f"extract.sources=[{{name: pages, kind: html, path: {pages}}}]"]
+    curate = next(one for one in _ask(site, "deployments/filter") if one["name"] == "curate")
+    parameters = {"preset": "demo", "until": "clean", "set": overlaid}
+    run = _ask(site, f"deployments/{curate['id']}/create_flow_run", parameters=parameters)
+    while not list(tmp_path.glob("store/clean/*/1/lease.json")):
+        page.wait_for_timeout(50)
+    for process in psutil.Process(pid).children(recursive=True):
+        if "tasks.child" in process.cmdline():
+            process.kill()
+    assert _ended(page, site, "curate")["state_name"] == "Failed"
+    page.goto(f"{site}/v2/runs/flow-run/{run['id']}")
+    _seen(page, "run-failed", "Failed", re.compile("clean: its process ended by signal 9"))
+    page.get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Retry").click()
+    page.get_by_role("button", name="Retry").click()
+    while _ended(page, site, "curate")["run_count"] < 2:
+        page.wait_for_timeout(500)
+    assert _ended(page, site, "curate")["state_name"] == "Completed"
+    report = json.loads((tmp_path / "export" / "report.json").read_text())
+    states = {stage["name"]: stage["state"] for stage in report["stages"]}
+    assert states == {"dialogues": "cached", "extract": "cached", "clean": "made"}
+
+
+def _ended(page: Page, site: str, deployment: str) -> Any:
+    """The run of the deployment, as soon as it has ended."""
     for _ in range(600):
-        found = _ask(site, "flow_runs/filter", deployments={"name": {"any_": ["stage"]}})
+        found = _ask(site, "flow_runs/filter", deployments={"name": {"any_": [deployment]}})
         if found and found[0]["state_type"] in ("COMPLETED", "FAILED", "CRASHED"):
             return found[0]
         page.wait_for_timeout(500)
-    raise AssertionError("no run of the deployment stage has ended")
+    raise AssertionError(f"no run of the deployment {deployment} has ended")
