@@ -52,7 +52,9 @@ def with_budget(run: Run, config: PretrainConfig, vocabulary: int, calibration: 
             f"ones are expected of these sources; beyond {MANY_EPOCHS:g} epochs repeats teach little (Muennighoff et "
             "al. 2023): give more documents or fewer tokens"
         )
-        next(record for record in run.stages if record.name == made.phases[-1].name).warnings = made.phases[-1].warnings
+        for record in run.stages:  # none with `--until` before the phases
+            if record.name == made.phases[-1].name:
+                record.warnings = made.phases[-1].warnings
     return made
 
 

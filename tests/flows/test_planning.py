@@ -55,3 +55,9 @@ def test_a_plan_without_its_sources_says_so_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and f"tokenmill: {missing[0]}: no such folder" in done.stderr
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["runs"]
+
+
+def test_a_plan_may_end_before_phases_that_ask_for_too_much(tmp_path: Path) -> None:
+    """The warning of too few documents has no stage to stand at then; the plan is made all the same."""
+    planned = plan("demo", tmp_path, "--until=shard", "--set=pretrain.phases.0.tokens=5e7")
+    assert [stage["name"] for stage in planned["stages"]][-1] == "shard"
