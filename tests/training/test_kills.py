@@ -110,12 +110,20 @@ def when_saved(place: Place, step: int, action: Callable[[], Any]) -> Generator[
         thread.join()
 
 
-def kill_rank(rank: int) -> None:
-    """kill -9 of one of this process's ranks."""
+def ranks() -> dict[str, psutil.Process]:
+    """This process's ranks by their number."""
+    found: dict[str, psutil.Process] = {}
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it may be gone
-            if process.environ().get("RANK") == str(rank):
-                process.kill()
+            if (number := process.environ().get("RANK")) is not None:
+                found[number] = process
+    return found
+
+
+def kill_rank(rank: int) -> None:
+    """kill -9 of one of this process's ranks."""
+    with suppress(KeyError, psutil.Error):  # it may be gone
+        ranks()[str(rank)].kill()
 
 
 def test_ranks_killed_one_by_one_change_no_byte(
@@ -130,7 +138,7 @@ def test_ranks_killed_one_by_one_change_no_byte(
             pytest.raises(TransientError, match="a rank of 2 ended without a word"),
         ):
             pretrain(run(), shards, tokenizer, None, place)
-        assert not psutil.Process().children(recursive=True)
+        assert not ranks()
     pretrain(run(), shards, tokenizer, None, place)
     assert digests(published(place)) == digests(published(unbroken))
     assert taken(place) == taken(unbroken)
