@@ -30,7 +30,7 @@ _CAREFUL = 2**19
 """Characters of markup above which trafilatura is not asked: it takes seconds there."""
 _HEAD = 2**13
 """Characters from the start in which a language is declared."""
-_BLANK_LINES = re.compile(r"\n\s*\n")
+_BLANK_LINES = re.compile(r"\n{3,}")
 _ROOT = re.compile(r"<html\b[^>]*?\s(?:xml:)?lang\s*=\s*[\"']?([\w-]+)", re.IGNORECASE)
 _CONTENT = re.compile(r"\bcontent\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[a-zA-Z]{2,3}(?:[-_][a-zA-Z0-9]+)*")
@@ -105,8 +105,8 @@ def _text(tree: Any, source: str, markup: int, url: str | None, main_share: floa
     scripts, the main ones elsewhere. Where those hold hardly any text, or a lot, the other look tells what the page is.
     """
     small = markup <= _SMALL
-    scripted = len(tree.document.get_elements_by_tag_name("script")) >= _SCRIPTS
-    everything = [] if scripted and not small else _blocks(tree, main=False)
+    scripted = not small and len(tree.document.get_elements_by_tag_name("script")) >= _SCRIPTS
+    everything = [] if scripted else _blocks(tree, main=False)
     if small or _dense(everything, markup):
         return _tidy(render(boilerplate.manual(everything)))
     kept = boilerplate.article(_blocks(tree, main=True))
@@ -171,7 +171,7 @@ def _languages(source: str) -> tuple[str, ...]:
 def _tidy(text: str) -> str:
     """Printable text, no spaces at line ends, one blank line between paragraphs."""
     lines = "\n".join([line.rstrip() for line in _printable(text).split("\n")])
-    return _BLANK_LINES.sub("\n\n", lines).strip()
+    return (_BLANK_LINES.sub("\n\n", lines) if "\n\n\n" in lines else lines).strip()
 
 
 def _printable(text: str) -> str:
