@@ -136,6 +136,10 @@ def main(spec: Path) -> None:
         except FileExistsError:
             pass
         raise
+    # All is written. Threads of torch's that still run would now and then abort an ordinary end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _leave_with(launcher: int, torchrun: int) -> None:
