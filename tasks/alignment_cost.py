@@ -43,10 +43,9 @@ class Chats:
         """As the settings ask for them."""
         return cls(config.tasks.model_dump(), conversations, size)
 
-    @property
-    def tokens(self) -> int:
-        """Of all train tasks and conversations."""
-        return int(self.tasks["train"] * PROMPT_TOKENS + self.bytes / BYTES_PER_TOKEN)
+    def tokens(self, tasks: int | None) -> int:
+        """Of all conversations and of the first so many train tasks, or all."""
+        return int(_least(tasks, self.tasks["train"]) * PROMPT_TOKENS + self.bytes / BYTES_PER_TOKEN)
 
 
 @dataclass
@@ -91,8 +90,8 @@ def work_of(word: str, settings: Mapping[str, Any], road: Mapping[str, Any], cha
 
 
 def _instruct(config: InstructConfig, _: PairsConfig, chats: Chats, work: Work) -> None:
-    work.tokens = chats.tokens
-    work.train(chats.tokens * config.epochs)
+    work.tokens = chats.tokens(config.tasks)
+    work.train(work.tokens * config.epochs)
     work.answer(2 * min(config.held_out_tasks, chats.tasks[config.held_out]), config.max_new_tokens)
 
 

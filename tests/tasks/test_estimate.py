@@ -111,6 +111,8 @@ def test_work_by_hand() -> None:
     assert work.tokens == tokens
     assert work.flops == 10 * (3 * 2 * tokens + 2 * 20 * (rates.PROMPT_TOKENS + 8))
     assert work.steps == 16  # 40 answers are one batch
+    fewer = work_of("instruct", {"tasks": 30}, ROAD, CHATS, 10.0)
+    assert fewer.tokens == tokens - 70 * rates.PROMPT_TOKENS
     work = work_of("pairs", {"prompts": 50, "samples": 4, "test_samples": 2, "max_new_tokens": 20}, ROAD, CHATS, 1.0)
     assert work.flops == (50 * 4 + 10 * 2) * (rates.PROMPT_TOKENS + 10) and work.steps == 4 * 20
     pair = 2 * (rates.PROMPT_TOKENS + 10)
