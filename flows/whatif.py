@@ -54,7 +54,7 @@ def answer_of(store: "Store", run: str | None, sets: Sequence[str]) -> dict[str,
     then = lay(config.model_dump(mode="json"), sets).clean
     check(config.clean, then)
     manifest = store.manifest("clean", entry["key"], entry["attempt"])
-    made = manifest.artifact("clean", store.uri("clean", entry["key"], str(entry["attempt"])))
+    made = manifest.artifact("clean", store.home("clean", entry["key"], entry["attempt"]))
     found = _Compared(then)
     for row in _decisions(made):
         found.add(row)

@@ -39,7 +39,7 @@ def prune_store(store: Store, keep: int, apply: bool) -> list[dict[str, Any]]:
     for (word, key, attempt), size in sorted(_attempts(store).items()):
         if reached.has((word, key, attempt)):
             continue
-        uri = store.uri(word, key, str(attempt))
+        uri = store.home(word, key, attempt)
         if apply:
             reached = _Reached(store, keep)  # a run may have come to need it since
             if reached.has((word, key, attempt)):

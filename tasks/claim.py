@@ -23,7 +23,7 @@ class Claim:
 
     def __init__(self, store: Store, word: str, key: str, attempt: int, token: str) -> None:
         self.word, self.key, self.attempt, self.token = word, key, attempt, token
-        self.home = store.uri(word, key, str(attempt))
+        self.home = store.home(word, key, attempt)
         self.earlier: list[str] = []
         """URIs of earlier attempts whose complete pieces may be adopted, the newest first."""
         self.other_code: list[int] = []
@@ -111,7 +111,7 @@ def in_progress(store: Store, word: str, key: str, attempt: int) -> bool:
 def lease_of(store: Store, word: str, key: str, attempt: int) -> Lease | None:
     """Who claimed an attempt."""
     try:
-        return Lease(**json.loads(read_bytes(store.uri(word, key, str(attempt), "lease.json"))))
+        return Lease(**json.loads(read_bytes(store.home(word, key, attempt, "lease.json"))))
     except FileNotFoundError:
         return None
 
@@ -120,7 +120,7 @@ def _begin(store: Store, word: str, key: str, attempt: int, lease: Lease) -> Cla
     """Claim an attempt, if nobody else was quicker."""
     HELD.add(lease.token)
     try:
-        uri = store.uri(word, key, str(attempt), "lease.json")
+        uri = store.home(word, key, attempt, "lease.json")
         if create_exclusively(uri, json.dumps(asdict(lease)).encode()):
             return Claim(store, word, key, attempt, lease.token)
     except BaseException:
@@ -137,7 +137,7 @@ def _look_back(store: Store, held: Claim, mine: Lease, fresh: bool, any_code: bo
         if lease is None or (fresh and lease.run != mine.run):
             continue
         if any_code or lease.code == mine.code:
-            held.earlier.append(store.uri(held.word, held.key, str(attempt)))
+            held.earlier.append(store.home(held.word, held.key, attempt))
         else:
             held.other_code.append(attempt)
 
@@ -153,7 +153,7 @@ def _holder(store: Store, word: str, key: str, attempt: int, files: dict[str, in
         # A claim that this process lost by an error must not make its own retry wait.
         here = lease.token in HELD if lease.token and lease.mine else alive(lease.pid, lease.started)
         return lease if here else None
-    home = store.uri(word, key, str(attempt))
+    home = store.home(word, key, attempt)
     beat = join(home, "beat") if f"{attempt}/beat" in files else join(home, "lease.json")
     return lease if _now(store) - modified(beat) < STALE_SECONDS else None
 

@@ -43,6 +43,10 @@ class Lineage:
         self.manifest = cache(self._manifest)
         self.run = cache(self._run)
 
+    def uri(self, attempt: Attempt, *path: str) -> str:
+        """URI of an attempt, or of something in it."""
+        return self.store.home(*attempt, *path)
+
     def reads(self, attempt: Attempt) -> list[Read]:
         """What an artifact was made of; nothing where its manifest is gone."""
         manifest = self.manifest(attempt)
@@ -99,7 +103,7 @@ class Lineage:
         return {"model": label(top), "artifacts": artifacts, "sources": list(sources.values())}
 
     def _described(self, attempt: Attempt, sources: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        manifest, uri = self.manifest(attempt), self.store.uri(attempt[0], attempt[1], str(attempt[2]))
+        manifest, uri = self.manifest(attempt), self.uri(attempt)
         about: dict[str, Any] = {"id": label(attempt), "stage": attempt[0], "key": attempt[1], "attempt": attempt[2]}
         if manifest is None:
             return about | {"name": attempt[0], "state": "gone", "uri": uri, "inputs": []}
@@ -120,9 +124,7 @@ class Lineage:
     def _source(self, attempt: Attempt, read: Read) -> dict[str, Any]:
         files = None
         try:
-            listed = json.loads(
-                read_bytes(self.store.uri(attempt[0], attempt[1], str(attempt[2]), "records/sources.json"))
-            )
+            listed = json.loads(read_bytes(self.uri(attempt, "records", "sources.json")))
             files = next(one["files"] for one in listed[read.argument] if one["name"] == read.name)
         except (FileNotFoundError, KeyError, StopIteration):
             pass  # made before listings were recorded: the digest stands for them

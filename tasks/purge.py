@@ -51,7 +51,7 @@ def purge(lineage: Lineage, taken: Taken) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"removed": [], "rewritten": [], "left": []}
     ids, store = set(taken.documents), lineage.store
     for attempt, what in affected(lineage, ids).items():
-        uri = store.uri(attempt[0], attempt[1], str(attempt[2]))
+        uri = lineage.uri(attempt)
         # The manifest goes first: half a removal must not look like a damaged artifact.
         remove(join(uri, "manifest.json"))
         if attempt[0] == "extract":
@@ -62,15 +62,15 @@ def purge(lineage: Lineage, taken: Taken) -> dict[str, list[str]]:
             remove(uri)
             found["removed"].append(f"{label(attempt)}: {what}")
     for attempt in unfinished(store):
-        _purge_unfinished(store, attempt, ids, found)
+        _purge_unfinished(lineage, attempt, ids, found)
     _purge_runs(store, Pieces(text for some in taken.texts.values() for text in some), found)
     return found
 
 
-def _purge_unfinished(store: Store, attempt: Attempt, ids: set[str], found: dict[str, list[str]]) -> None:
+def _purge_unfinished(lineage: Lineage, attempt: Attempt, ids: set[str], found: dict[str, list[str]]) -> None:
     """What a killed stage left: nobody knows what it holds, unless it is documents."""
-    uri = store.uri(attempt[0], attempt[1], str(attempt[2]))
-    if in_progress(store, *attempt):
+    uri = lineage.uri(attempt)
+    if in_progress(lineage.store, *attempt):
         found["left"].append(f"{label(attempt)}: a run makes it just now: repeat the takedown afterwards")
     elif attempt[0] == "extract":
         if number := _drop_pieces(uri, ids):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_curation.artifact import Artifact
-from data_curation.files import is_local, join, read_bytes
+from data_curation.files import is_local, read_bytes
 from data_curation.settings import ConfigError, InputError
 from data_curation.shards import Shards
 from tasks.lineage import Attempt, Lineage, label
@@ -24,7 +24,7 @@ def opened_shards(lineage: Lineage, attempt: Attempt, part: str = "shards") -> G
     manifest = lineage.manifest(attempt)
     if manifest is None:
         raise InputError(f"{label(attempt)}: is gone, so nobody can say which documents it held")
-    home = lineage.store.uri(attempt[0], attempt[1], str(attempt[2]))
+    home = lineage.uri(attempt)
     artifact: Artifact = manifest.artifact("shard", home)
     if is_local(home):
         yield Shards(Path(artifact.uri(part)))
@@ -129,7 +129,6 @@ def _place_of(step: int, phase: str, names: list[str], steps: list[int]) -> tupl
 
 def _skipped(lineage: Lineage, phase: Attempt) -> list[dict[str, Any]]:
     try:
-        uri = lineage.store.uri(phase[0], phase[1], str(phase[2]))
-        return json.loads(read_bytes(join(uri, "records", "skipped.json")))
+        return json.loads(read_bytes(lineage.uri(phase, "records", "skipped.json")))
     except FileNotFoundError:
         return []

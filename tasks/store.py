@@ -59,6 +59,10 @@ class Store:
         """URI of something in the store."""
         return join(self.root, *path)
 
+    def home(self, word: str, key: str, attempt: int, *path: str) -> str:
+        """URI of an attempt's folder, or of something in it."""
+        return self.uri(word, key, str(attempt), *path)
+
     def check_writable(self) -> None:
         """A ConfigError if nothing can be written here, before anything runs."""
         probe = self.uri("runs", f".probe-{os.getpid()}-{time.time_ns()}")
@@ -101,12 +105,12 @@ class Store:
 
     def manifest(self, word: str, key: str, attempt: int) -> Manifest:
         """One manifest by its place."""
-        uri = self.uri(word, key, str(attempt), "manifest.json")
+        uri = self.home(word, key, attempt, "manifest.json")
         return Manifest.from_json(read_bytes(uri), uri)
 
     def verify(self, word: str, key: str, attempt: int, deep: bool) -> list[str]:
         """What is wrong with an artifact's files: missing, another size and, if `deep`, other bytes."""
-        home, wrong = self.uri(word, key, str(attempt)), list[str]()
+        home, wrong = self.home(word, key, attempt), list[str]()
         manifest, files = self.manifest(word, key, attempt), listing(home)
         for path, size in manifest.expected().items():
             if files.get(path) != size:

@@ -67,7 +67,7 @@ def tables(lineage: Lineage, attempt: Attempt, part: str) -> list[str]:
     manifest = lineage.manifest(attempt)
     if manifest is None or part not in manifest.parts or part in manifest.dropped:
         return []
-    return manifest.artifact("", lineage.store.uri(attempt[0], attempt[1], str(attempt[2]))).uris(part, ".parquet")
+    return manifest.artifact("", lineage.uri(attempt)).uris(part, ".parquet")
 
 
 def decisions(lineage: Lineage, names: Names) -> dict[str, list[tuple[Attempt, dict[str, Any]]]]:
