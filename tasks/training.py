@@ -4,7 +4,11 @@ from tasks.stage import stage
 
 SPLITS = ("train", "dev", "test")
 
-pretrain = stage("training.pretrain:pretrain", version=4, takes={"previous": ("model", "state")})
+pretrain = stage(
+    "training.pretrain:pretrain",
+    version=4,
+    takes={"shards": ("shards", "heldout"), "previous": ("model", "state")},
+)
 instruct = stage("training.instruct:instruct", version=2, takes={"dialogues": SPLITS})
 pairs = stage("training.pairs:pairs", version=2, takes={"dialogues": SPLITS})
 reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "test")})
