@@ -176,7 +176,7 @@ class Estimate:
             seconds, whence = made.seconds * seconds / then, "last run"
         weights = 0 if record.stage in ("pairs", "evaluate") else 4 * self.parameters
         self._attach(record, seconds, made.size() if made else weights + 100_000, whence)
-        record.figures |= {"tokens": work.tokens, "flops": work.flops}
+        record.figures |= {"flops": work.flops} | ({"tokens": work.tokens} if work.tokens else {})
         if on_gpu(self.run.resources(record.stage)):
             record.figures["gpu_hours"] = record.figures["seconds"] / 3600
 

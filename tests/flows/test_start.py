@@ -39,8 +39,15 @@ def ended(done: "subprocess.CompletedProcess[str]") -> tuple[int, dict[str, Any]
 
 
 def stages_of(pid: int) -> list[psutil.Process]:
-    """The processes of stages below a run."""
-    return [child for child in psutil.Process(pid).children() if "tasks.child" in child.cmdline()]
+    """The processes of stages below a run; those that end while one looks are none."""
+    return [child for child in psutil.Process(pid).children() if "tasks.child" in _words(child)]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie too
+        return []
 
 
 def _ours(said: str) -> list[str]:
