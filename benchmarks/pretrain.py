@@ -146,7 +146,7 @@ def product(size: int = 8192, seconds: float = 2.5) -> float:
     return round(2 * size**3 / seconds_of(lambda: a @ b, times) / 1e12, 1)
 
 
-def _slowest(step: Any, number: int = 14) -> list[list[Any]]:
+def _slowest(step: Any, number: int = 40) -> list[list[Any]]:
     """Name, milliseconds and calls of the kernels that take the most of one step."""
     from torch.profiler import ProfilerActivity, profile
 

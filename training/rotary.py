@@ -28,7 +28,7 @@ def rotated_heads(
     """
     heads, kv_heads, width, epsilon = shape.heads, shape.kv_heads, shape.width, shape.epsilon
     if fusion != "compiled":
-        return _rotated_heads(qkv, q_norm, k_norm, cos, sin, heads, kv_heads, epsilon)
+        return _ByTriton.apply(qkv, q_norm, k_norm, cos, sin, shape)  # type: ignore[no-any-return]
     query, key, value = qkv.view(len(qkv), -1, width).split([heads, kv_heads, kv_heads], 1)
     if q_norm is not None and k_norm is not None:
         query, key = rms_norm(query, q_norm, epsilon), rms_norm(key, k_norm, epsilon)
@@ -45,22 +45,43 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 # ---- by Triton ------------------------------------------------------------------------------------------------------
 
 
+class _ByTriton(torch.autograd.Function):
+    """Two operators that torch.compile keeps whole. The values are a part of qkv, which no operator may return."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor, shape: Heads
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(qkv, q_norm, k_norm, cos, sin)
+        ctx.epsilon = shape.epsilon
+        heads, kv_heads = shape.heads, shape.kv_heads
+        query, key = _rotated_heads(qkv, q_norm, k_norm, cos, sin, heads, kv_heads, shape.epsilon)
+        return query, key, _parts(qkv, heads, kv_heads, shape.width)[2]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, q_norm, k_norm, cos, sin = ctx.saved_tensors
+        d_heads = [one.contiguous() for one in gradients]
+        d_qkv, d_q_norm, d_k_norm = _rotated_heads_back(qkv, q_norm, k_norm, cos, sin, *d_heads, ctx.epsilon)
+        normed = q_norm is not None
+        return d_qkv, d_q_norm if normed else None, d_k_norm if normed else None, None, None, None
+
+
 @torch.library.custom_op("tokenmill::rotated_heads", mutates_args=())
 def _rotated_heads(
     qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, epsilon: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     tokens, half = cos.shape
-    *parts, value = _parts(qkv, heads, kv_heads, 2 * half)
     found: list[Tensor] = []
-    for part, norm in zip(parts, (q_norm, k_norm), strict=True):
+    for part, norm in zip(_parts(qkv, heads, kv_heads, 2 * half), (q_norm, k_norm), strict=False):
         number = part.shape[1]
         out = torch.empty_like(part, memory_format=torch.contiguous_format)
         kernels().rotate[(tokens,)](
             part, norm, cos, sin, out, qkv.shape[1], epsilon, HEADS=number, PADDED=padded(number), HALF=half
         )
         found.append(out)
-    return found[0], found[1], value.contiguous()
+    return found[0], found[1]
 
 
 @torch.library.custom_op("tokenmill::rotated_heads_back", mutates_args=())
@@ -73,46 +94,29 @@ def _rotated_heads_back(
     d_qkv = torch.empty_like(qkv)
     sizes = d_query.shape[1], d_key.shape[1], 2 * half
     norms: list[Tensor] = []
-    for part, d_part, norm, d_out in zip(
-        _parts(qkv, *sizes), _parts(d_qkv, *sizes), (q_norm, k_norm), (d_query, d_key), strict=False
+    for part, d_part, norm, d_out, d_behind in zip(
+        _parts(qkv, *sizes), _parts(d_qkv, *sizes), (q_norm, k_norm), (d_query, d_key), (None, d_value), strict=False
     ):
         number = d_out.shape[1]
         shares = shares_of(qkv.device, tokens, 2 * half)
         kernels().rotate_back[(len(shares),)](
-            part, norm, cos, sin, d_out, d_part, shares, tokens, qkv.shape[1], epsilon,
+            part, norm, cos, sin, d_out, d_behind, d_part, shares, tokens, qkv.shape[1], epsilon,
             HEADS=number, PADDED=padded(number), HALF=half,
         )  # fmt: skip
         norms.append(qkv.new_empty(0, dtype=torch.float32) if norm is None else shares.sum(0))
-    _parts(d_qkv, *sizes)[2].copy_(d_value)
     return d_qkv, norms[0], norms[1]
 
 
 @_rotated_heads.register_fake
 def _(qkv: Tensor, q_norm: Any, k_norm: Any, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, _: float) -> Any:
     width = 2 * cos.shape[1]
-    return tuple(qkv.new_empty((len(qkv), number, width)) for number in (heads, kv_heads, kv_heads))
+    return tuple(qkv.new_empty((len(qkv), number, width)) for number in (heads, kv_heads))
 
 
 @_rotated_heads_back.register_fake
 def _(qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, *_: Any) -> Any:
     empty = qkv.new_empty(0, dtype=torch.float32)
     return torch.empty_like(qkv), *(empty if one is None else torch.empty_like(one) for one in (q_norm, k_norm))
-
-
-def _keep_heads(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.epsilon = inputs[7]
-    ctx.save_for_backward(*inputs[:5])
-
-
-def _heads_gradients(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-    d_heads = [one.contiguous() for one in gradients]
-    qkv, q_norm, k_norm, cos, sin = ctx.saved_tensors
-    d_qkv, d_q_norm, d_k_norm = _rotated_heads_back(qkv, q_norm, k_norm, cos, sin, *d_heads, ctx.epsilon)
-    normed = q_norm is not None
-    return d_qkv, d_q_norm if normed else None, d_k_norm if normed else None, *[None] * 5
-
-
-_rotated_heads.register_autograd(_heads_gradients, setup_context=_keep_heads)
 
 
 def _parts(qkv: Tensor, heads: int, kv_heads: int, width: int) -> tuple[Tensor, ...]:

@@ -84,10 +84,13 @@ def rotate(
 
 @triton.jit
 def rotate_back(
-    heads_at, weight_at, cos_at, sin_at, d_out_at, dx_at, d_weight_at, tokens, stride, epsilon,
+    heads_at, weight_at, cos_at, sin_at, d_out_at, d_behind_at, dx_at, d_weight_at, tokens, stride, epsilon,
     HEADS: tl.constexpr, PADDED: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """From the gradient of what `rotate` gave: dx, `stride` apart, and this program's share of d_weight."""
+    """From the gradient of what `rotate` gave: dx, `stride` apart, and this program's share of d_weight.
+
+    `d_behind_at` (or None) is as large as d_out and is copied behind dx: that of the values, which lie behind the keys.
+    """
     program = tl.program_id(0)
     head, column = tl.arange(0, PADDED)[:, None], tl.arange(0, HALF)[None, :]
     inside = head < HEADS
@@ -111,6 +114,10 @@ def rotate_back(
             da, db = factor * (da - a * mean), factor * (db - b * mean)
         tl.store(dx_at + token * stride + place, da.to(dx_at.dtype.element_ty), inside)
         tl.store(dx_at + token * stride + place + HALF, db.to(dx_at.dtype.element_ty), inside)
+        if d_behind_at is not None:
+            d_behind, behind = d_behind_at + token * HEADS * 2 * HALF + place, HEADS * 2 * HALF
+            tl.store(dx_at + token * stride + behind + place, tl.load(d_behind, inside, 0.0), inside)
+            tl.store(dx_at + token * stride + behind + place + HALF, tl.load(d_behind + HALF, inside, 0.0), inside)
         token += step
     if weight_at is not None:
         share = d_weight_at + program * 2 * HALF + tl.arange(0, HALF)
