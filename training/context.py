@@ -35,7 +35,7 @@ class Context:
 
     def whole(self, local: Tensor, rows: int) -> Tensor:
         """Of all ranks' tokens [tokens, heads, width] those of the whole rows, in their order."""
-        gathered = collectives.all_gather_tensor_autograd(local, 0, self.group)
+        gathered = collectives.all_gather_tensor_autograd(local.contiguous(), 0, self.group)
         if isinstance(gathered, collectives.AsyncCollectiveTensor):
             gathered = gathered.wait()
         front, back = gathered.view(self.ranks, 2, rows, -1, *local.shape[1:]).unbind(1)

@@ -22,6 +22,9 @@ from training.rotary import Heads, rotated_heads
 Recompute = Literal["none", "attention", "full"]
 """What the backward pass computes again: nothing, all but attention, all."""
 
+LAYERS_COMPILED = 64
+"""So many layers that differ in sizes, lengths or kernels may one process compile; torch's own limit is 8."""
+
 
 class Decoder(nn.Module):
     """Runs one model. `dtype` is that of products and activations; weights and their gradients stay float32.
@@ -46,6 +49,7 @@ class Decoder(nn.Module):
         if recompute != "none":
             run = partial(_again, run, recompute)
         if compile:
+            torch._dynamo.config.recompile_limit = LAYERS_COMPILED
             run = torch.compile(run, fullgraph=True, dynamic=False)
         self.kernel: Kernel = kernel
         self.dtype, self.epsilon = dtype, config.rms_norm_eps

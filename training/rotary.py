@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.norms import Fusion, kernels, padded, rms_norm, shares_of
+from training.norms import HEAD_WAVES, Fusion, kernels, padded, rms_norm, shares_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _rotated_heads_back(
         _parts(qkv, *sizes), _parts(d_qkv, *sizes), (q_norm, k_norm), (d_query, d_key), (None, d_value), strict=False
     ):
         number = d_out.shape[1]
-        shares = shares_of(qkv.device, tokens, 2 * half)
+        shares = shares_of(qkv.device, tokens, 2 * half, HEAD_WAVES)
         kernels().rotate_back[(len(shares),)](
             part, norm, cos, sin, d_out, d_behind, d_part, shares, tokens, qkv.shape[1], epsilon,
             HEADS=number, PADDED=padded(number), HALF=half,
