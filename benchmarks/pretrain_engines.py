@@ -87,9 +87,11 @@ def _decoder(row: Row, model: Any, kernel: Any) -> Any:
     import torch
 
     from training.decoder import Decoder
+    from training.norms import fusion_for
 
     recompute: Any = row.recompute
-    fusion: Any = row.fusion
+    wanted: Any = row.fusion
+    fusion = fusion_for(next(model.parameters()).device, wanted)
     return Decoder(model, torch.bfloat16, kernel, recompute, torch.cuda.is_available(), fusion)
 
 
@@ -114,10 +116,11 @@ def _step(row: Row, decoder: Any, optimizer: Any, ranks: Any) -> Callable[[], fl
         layout = layout_of(documents, device, decoder.kernel, ranks.context)
         loss, entropy = decoder(*inputs, layout, scale)
         loss.backward()
+        mean = ranks.total([float(entropy) / ranks.world], device)[0]
         parallel.clip(decoder, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return ranks.total([float(entropy) / ranks.world], device)[0]
+        return mean
 
     return step
 

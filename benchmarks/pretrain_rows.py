@@ -23,7 +23,7 @@ class Row:
     vocabulary: int = 32768
     engine: str = "ours"
     kernel: str = "auto"
-    fusion: str = "compiled"
+    fusion: str = "auto"
     recompute: str = "none"
     ranks: int = 1
     """GPUs, with FSDP."""
@@ -92,10 +92,10 @@ ROWS = {
     "d20-8k-packed-triton": replace(PACKED, fusion="triton"),
     "d20-2k-triton": replace(D20, rows=32, width=2048, fusion="triton"),
     "1b-8k-triton": replace(B1, fusion="triton"),
-    "d20-8k-quack": replace(D20, fusion="quack"),
-    "d20-8k-packed-quack": replace(PACKED, fusion="quack"),
-    "d20-2k-quack": replace(D20, rows=32, width=2048, fusion="quack"),
-    "1b-8k-quack": replace(B1, fusion="quack"),
+    "d20-8k-compiled": replace(D20, fusion="compiled"),
+    "d20-8k-packed-compiled": replace(PACKED, fusion="compiled"),
+    "d20-2k-compiled": replace(D20, rows=32, width=2048, fusion="compiled"),
+    "1b-8k-compiled": replace(B1, fusion="compiled"),
     "1b-8k-sdpa": replace(B1, kernel="sdpa"),
     "d20-2k-sdpa": replace(D20, rows=32, width=2048, kernel="sdpa"),
     "d20-32k-sdpa": replace(D20, rows=2, width=32768, kernel="sdpa"),

@@ -4,6 +4,7 @@ With `quack` the gate is computed where the product's numbers are still in regis
 with FlashAttention-4), on the way back with the gradient of both halves: they never cross the memory on their own.
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,7 @@ def gated_mlp(
     """`x + delta` and what its norm becomes, [tokens, size]; w_gate and w_up [inner, size], w_down [size, inner]."""
     if fusion == "quack":
         both = torch.stack([w_gate, w_up], 1).flatten(0, 1)  # as its kernels want them: a row of each in turn
-        total, _, out = _gated_mlp(x, delta, norm, both.to(x.dtype), w_down.to(x.dtype), epsilon)
+        total, _, _, out = _gated_mlp(x, delta, norm, both.to(x.dtype), w_down.to(x.dtype), epsilon)
         return total, out
     x, both = norm_product(x, delta, norm, torch.cat([w_gate, w_up]), epsilon, fusion)
     gate, up = both.chunk(2, -1)
@@ -30,40 +31,42 @@ def gated_mlp(
 @torch.library.custom_op("tokenmill::gated_mlp", mutates_args=())
 def _gated_mlp(
     x: Tensor, delta: Tensor, norm: Tensor, both: Tensor, w_down: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     total, normed = add_norm(x, delta, norm, epsilon)
     halves, inner = _gate(normed, both)
-    return total, halves, inner @ w_down.T
+    return total, normed, halves, inner @ w_down.T
 
 
 @torch.library.custom_op("tokenmill::gated_mlp_back", mutates_args=())
 def _gated_mlp_back(
-    total: Tensor, halves: Tensor, norm: Tensor, both: Tensor, w_down: Tensor, d_total: Tensor, d_out: Tensor,
-    epsilon: float,
+    total: Tensor, normed: Tensor, halves: Tensor, norm: Tensor, both: Tensor, w_down: Tensor, d_total: Tensor,
+    d_out: Tensor, epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of the sum, of the norm's weight, of both halves' weights and of w_down."""
     d_halves, inner = _gate_back(d_out, w_down, halves)
     d_w_down = d_out.T @ inner
-    dx, d_norm, normed = add_norm_back(total, norm, d_halves @ both, d_total, epsilon)
+    dx, d_norm = add_norm_back(total, norm, d_halves @ both, d_total, epsilon)
     return dx, d_norm, d_halves.T @ normed, d_w_down
 
 
 @_gated_mlp.register_fake
-def _(x: Tensor, delta: Tensor, norm: Tensor, both: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((len(x), len(both))), torch.empty_like(x)
+def _(x: Tensor, delta: Tensor, norm: Tensor, both: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(x), torch.empty_like(x), x.new_empty((len(x), len(both))), torch.empty_like(x)
 
 
 @_gated_mlp_back.register_fake
-def _(total: Tensor, halves: Tensor, norm: Tensor, both: Tensor, w_down: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _(
+    total: Tensor, normed: Tensor, halves: Tensor, norm: Tensor, both: Tensor, w_down: Tensor, *_: Any
+) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(one) for one in (total, norm, both, w_down))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, _, norm, both, w_down, ctx.epsilon = inputs
-    ctx.save_for_backward(output[0], output[1], norm, both, w_down)
+    ctx.save_for_backward(*output[:3], norm, both, w_down)
 
 
-def _differentiate(ctx: Any, d_total: Tensor, _: Any, d_out: Tensor) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, d_total: Tensor, _normed: Any, _halves: Any, d_out: Tensor) -> tuple[Any, ...]:
     found = _gated_mlp_back(*ctx.saved_tensors, d_total.contiguous(), d_out.contiguous(), ctx.epsilon)
     return found[0], *found, None
 
@@ -83,7 +86,10 @@ def _gate(normed: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
 def _gate_back(d_out: Tensor, w_down: Tensor, halves: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of gate and up in turn, and SwiGLU of them again."""
     if d_out.device.type == "cuda":
-        return _quack().gemm_dgated(d_out, w_down, halves, activation="swiglu", tuned=False)
+        d_halves, inner = torch.empty_like(halves), halves.new_empty(len(halves), w_down.shape[1])
+        out = {"D": d_halves, "mAuxOut": inner}
+        _gradient_of_gate()(d_out, w_down, halves, out=out, config=_tile(), tuned=False, dynamic_scheduler=True)
+        return d_halves, inner
     gate, up = halves.float().unflatten(1, (-1, 2)).unbind(-1)
     inside, gradient = gate.sigmoid(), (d_out @ w_down).float()
     d_gate, d_up = gradient * up * inside * (1 + gate * (1 - inside)), gradient * gate * inside
@@ -95,3 +101,19 @@ def _quack() -> Any:
     from quack import gemm_interface  # type: ignore[reportMissingImports]
 
     return gemm_interface
+
+
+@cache
+def _gradient_of_gate() -> Any:
+    from quack.epilogue.library import dgated_mod  # type: ignore[reportMissingImports]
+
+    return dgated_mod("swiglu", has_scale=False, has_reduce=False)
+
+
+@cache
+def _tile() -> Any:
+    """On Hopper smaller tiles than quack's choice (None), whose numbers fit into registers: 1.3x faster on an H100."""
+    from quack.gemm_config import default_config  # type: ignore[reportMissingImports]
+
+    config = default_config(torch.device("cuda"))
+    return replace(config, tile_m=128, tile_n=128, cluster_m=1, cluster_n=2) if config.device_capacity == 9 else None

@@ -131,7 +131,11 @@ def as_shared(full: Tensor, parameter: Tensor) -> Tensor:
 
 def clip(model: nn.Module, largest: float) -> float:
     """Scale the gradient down to `largest`; returns its norm over all ranks before."""
-    return float(whole(nn.utils.clip_grad_norm_(model.parameters(), largest)))
+    total = nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None])
+    norm = float(whole(total))
+    if norm > largest:  # mostly it is not, and a pass over all gradients is saved
+        nn.utils.clip_grads_with_norm_(model.parameters(), largest, total)
+    return norm
 
 
 def gather(model: nn.Module) -> None:

@@ -37,8 +37,9 @@ class Shared(Settings):
     """Weight of the squared log of the softmax's divisor in the loss; 1e-4 keeps logits small (PaLM, section 5)."""
     attention: Literal["auto", "flash4", "flex", "flash2", "sdpa"] = outside_identity("auto")
     """Kernel on a GPU, for comparisons: all have one result; `auto` takes flash4 where it is installed, else flex."""
-    fusion: Literal["compiled", "triton", "quack"] = outside_identity("compiled")
-    """What a GPU does between products, one result: torch.compile's kernels, ours around norms, quack's SwiGLU too."""
+    fusion: Literal["auto", "compiled", "triton", "quack"] = outside_identity("auto")
+    """What a GPU does between products, one result: torch.compile's kernels, ours around norms, quack's SwiGLU too;
+    `auto`: the last where quack-kernels is installed and the GPU is a Hopper or newer, else ours."""
     recompute: Literal["auto", "none", "attention", "full"] = outside_identity("auto")
     """What the backward pass computes again: nothing, all but attention, all; `auto`: nothing up to 32k tokens."""
     seed: int = 0

@@ -21,6 +21,7 @@ from training.guard import reason_to_skip
 from training.handover import load_state
 from training.layout import BLOCK, layout_of
 from training.mixing import too_often
+from training.norms import fusion_for
 from training.parallel import Ranks
 from training.pretrain import PhaseRun
 from training.state import SkippedStep, State, StepRecord
@@ -141,7 +142,7 @@ def decoder_for(
     if recompute == "auto":
         recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
     dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
-    return Decoder(model, dtype, kernel, recompute, not cpu, "compiled" if cpu else run.fusion)
+    return Decoder(model, dtype, kernel, recompute, not cpu, fusion_for(device, run.fusion))
 
 
 def _check_shares(run: PhaseRun, rows: int, ranks: Ranks, decoder: Decoder) -> None:

@@ -34,10 +34,10 @@ def add_norm(x_at, delta_at, weight_at, sum_at, out_at, epsilon, SIZE: tl.conste
 
 @triton.jit
 def add_norm_back(
-    x_at, weight_at, d_out_at, d_sum_at, dx_at, out_at, d_weight_at, tokens, epsilon,
+    x_at, weight_at, d_out_at, d_sum_at, dx_at, d_weight_at, tokens, epsilon,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """From d_out and the gradient of the sum: dx, the norm's output again, and this program's share of d_weight."""
+    """From d_out and the gradient of the sum: dx, and this program's share of d_weight."""
     program = tl.program_id(0)
     column = tl.arange(0, BLOCK)
     inside = column < SIZE
@@ -55,7 +55,6 @@ def add_norm_back(
             dx += tl.load(d_sum_at + row, inside, 0.0).to(tl.float32)
         d_weight += d_out * normed
         tl.store(dx_at + row, dx.to(dx_at.dtype.element_ty), inside)
-        tl.store(out_at + row, (normed * weight).to(out_at.dtype.element_ty), inside)
         row += step
     tl.store(d_weight_at + program * SIZE + column, d_weight, inside)
 
