@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from training import float8_layer
 from training.attention import attend
 from training.layout import Kernel, Layout
 from training.loss import linear_cross_entropy
@@ -29,6 +30,8 @@ LAYERS_COMPILED = 64
 class Decoder(nn.Module):
     """Runs one model. `dtype` is that of products and activations; weights and their gradients stay float32.
 
+    With `float8` products of layers take 8 bits (`fusion` then does not count), all else `dtype`.
+
     Its modules are those of the model, so that FSDP2 finds the parameters of a layer when the layer is called.
     """
 
@@ -40,12 +43,15 @@ class Decoder(nn.Module):
         recompute: Recompute = "none",
         compile: bool = True,
         fusion: Fusion = "compiled",
+        float8: bool = False,
     ) -> None:
         super().__init__()
         config, inner = model.config, model.model
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = Heads(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
         run: Any = partial(_layer, shape=shape, kernel=kernel, fusion=fusion)
+        if float8:
+            run = partial(_float8_layer, shape=shape, kernel=kernel)
         if recompute != "none":
             run = partial(_again, run, recompute)
         if compile:
@@ -123,6 +129,19 @@ def _layer(
     mixed = attend(query, key, value, layout, kernel, shape.width**-0.5)
     delta = _product(mixed.reshape(len(x), -1), w_o)
     return gated_mlp(x, delta, norm2, w_gate, w_up, w_down, shape.epsilon, fusion)
+
+
+def _float8_layer(
+    x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, layout: Layout,
+    norm1: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, w_o: Tensor,
+    norm2: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor,
+    *, shape: Heads, kernel: Kernel,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The same with products in 8 bits."""
+    x, qkv = float8_layer.norm_product(x, delta, norm1, torch.cat([w_q, w_k, w_v]), shape.epsilon)
+    query, key, value = rotated_heads(qkv, q_norm, k_norm, cos, sin, shape, "triton")
+    mixed = attend(query, key, value, layout, kernel, shape.width**-0.5).reshape(len(x), -1)
+    return float8_layer.second_half(x, mixed, w_o, norm2, torch.cat([w_gate, w_up]), w_down, shape.epsilon)
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:

@@ -12,15 +12,20 @@ import triton.language as tl
 
 
 @triton.jit
-def _store_rows(x, out_at, scale_at, row, column, inside, rows, SIZE: tl.constexpr):
-    """Keep x [ROWS, BLOCK] as float8_e4m3fn: its row times the largest power of two that stays below 448."""
-    largest = tl.max(tl.abs(x), 1)
+def _scales(largest):
+    """The largest power of two that keeps rows of such largest numbers below 448, and its inverse."""
     # Of 448 = 1.75 * 2^8 and largest = m * 2^e: 2^(8 - e), and half of that where m is above 1.75.
     exponent = ((largest.to(tl.int32, bitcast=True) + 0x1FFFFF) >> 23) - 127
-    power = tl.minimum(8 - exponent, 100)  # rows of nothing
-    factor = ((power + 127) << 23).to(tl.float32, bitcast=True)
+    power = tl.minimum(8 - exponent, 100)  # 100: rows of nothing
+    return ((127 + power) << 23).to(tl.float32, bitcast=True), ((127 - power) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _store_rows(x, out_at, scale_at, row, column, inside, rows, SIZE: tl.constexpr):
+    """Keep x [ROWS, BLOCK] as float8_e4m3fn and the scales that bring it back."""
+    factor, scale = _scales(tl.max(tl.abs(x), 1))
     tl.store(out_at + row[:, None] * SIZE + column, (x * factor[:, None]).to(tl.float8e4nv), inside)
-    tl.store(scale_at + row, ((127 - power) << 23).to(tl.float32, bitcast=True), row < rows)
+    tl.store(scale_at + row, scale, row < rows)
 
 
 @triton.jit
@@ -79,8 +84,8 @@ def add_norm_back(
     program, column = tl.program_id(0), tl.arange(0, BLOCK)[None, :]
     weight = tl.load(weight_at + column, column < SIZE, 0.0)
     d_weight = tl.zeros([ROWS, BLOCK], tl.float32)
-    for first in range(program * ROWS, tokens, tl.num_programs(0) * ROWS):
-        row = first.to(tl.int64) + tl.arange(0, ROWS)
+    row, step = program.to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.num_programs(0) * ROWS
+    for _ in range(program * ROWS, tokens, tl.num_programs(0) * ROWS):
         inside = (row < tokens)[:, None] & (column < SIZE)
         place = row[:, None] * SIZE + column
         x = tl.load(x_at + place, inside, 0.0).to(tl.float32)
@@ -94,6 +99,7 @@ def add_norm_back(
         tl.store(dx_at + place, dx.to(dx_at.dtype.element_ty), inside)
         if out_at is not None:
             _store_rows(dx, out_at, scale_at, row, column, inside, tokens, SIZE)
+        row += step
     share = tl.sum(d_weight, 0)
     tl.store(d_weight_at + program * SIZE + tl.arange(0, BLOCK), share, tl.arange(0, BLOCK) < SIZE)
 
@@ -122,10 +128,7 @@ def swiglu_back(
     open = tl.sigmoid(gate)
     d_up = d_inner * gate * open
     d_gate = d_inner * up * open * (1 + gate * (1 - open))
-    largest = tl.maximum(tl.max(tl.abs(d_gate), 1), tl.max(tl.abs(d_up), 1))
-    exponent = ((largest.to(tl.int32, bitcast=True) + 0x1FFFFF) >> 23) - 127
-    power = tl.minimum(8 - exponent, 100)
-    factor = ((power + 127) << 23).to(tl.float32, bitcast=True)[:, None]
-    tl.store(out_at + place, (d_gate * factor).to(tl.float8e4nv), inside)
-    tl.store(out_at + place + SIZE, (d_up * factor).to(tl.float8e4nv), inside)
-    tl.store(scale_at + row, ((127 - power) << 23).to(tl.float32, bitcast=True), row < tokens)
+    factor, scale = _scales(tl.maximum(tl.max(tl.abs(d_gate), 1), tl.max(tl.abs(d_up), 1)))
+    tl.store(out_at + place, (d_gate * factor[:, None]).to(tl.float8e4nv), inside)
+    tl.store(out_at + place + SIZE, (d_up * factor[:, None]).to(tl.float8e4nv), inside)
+    tl.store(scale_at + row, scale, row < tokens)
