@@ -1,38 +1,26 @@
 """Chat sources and generated tasks -> validated, unique conversations in splits that share no prompt."""
 
 import hashlib
-import json
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Self
 
-import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_curation import exercises
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
-from data_curation.documents import read_rows, write_table
-from data_curation.files import filesystem
+from data_curation.decontaminate import DecontaminateConfig
+from data_curation.dialogue_rows import DIALOGUES, PREFERENCES, Dialogue, Drops
+from data_curation.documents import write_table
+from data_curation.language import Language
 from data_curation.place import Place
-from data_curation.settings import InputError, Settings, canonical
-from data_curation.sources.listing import uri_of
+from data_curation.settings import InputError, Settings
 from data_curation.sources.source import Source
-from data_curation.turns import Dropped, messages_of, validated
 
-DIALOGUES = pa.schema(
-    [
-        ("id", pa.string()),  # sha256 of the messages, 32 hex digits
-        ("source", pa.string()),
-        ("kind", pa.string()),  # chat | task
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("task", pa.string()),  # JSON {"family", "checker", "answer"}, empty for a chat
-    ]
-)
 SPLITS: tuple[exercises.Split, ...] = ("train", "dev", "test")
+KINDS = ("jsonl", "parquet", "hub", "chat-packages")
+"""Kinds of sources that hold conversations."""
 
 
 class Tasks(Settings):
@@ -46,11 +34,39 @@ class Tasks(Settings):
     """Tasks that only the evaluation reads."""
 
 
+class Near(Settings):
+    """When two texts count as nearly equal; MinHash suspects pairs with probability 1 - (1 - s^rows)^bands, and each
+    is checked."""
+
+    similarity: float = Field(default=0.8, gt=0, le=1)
+    """Least Jaccard index of the two texts' sets of runs of words."""
+    ngram: int = Field(default=3, ge=1)
+    """Words per run; a shorter text is one run."""
+    bands: int = Field(default=20, ge=1, le=100)
+    """Bands of the MinHash signature; with 20 of 6 rows, 998 of 1,000 pairs of similarity 0.8 are suspected."""
+    rows: int = Field(default=6, ge=1)
+    """Hashes per band."""
+
+
+class NearPrompts(Near):
+    """When two prompts count as nearly equal: their sets of words, so that order and a word or two do not matter."""
+
+    similarity: float = Field(default=0.7, gt=0, le=1)
+    """Least Jaccard index of the two prompts' sets of runs of words."""
+    ngram: int = Field(default=1, ge=1)
+    """Words per run: single words, since a prompt of ten words has few runs of more and one edit changes most."""
+    bands: int = Field(default=24, ge=1, le=100)
+    """Bands of the MinHash signature; with 24 of 5 rows, 988 of 1,000 pairs of similarity 0.7 are suspected."""
+    rows: int = Field(default=5, ge=1)
+    """Hashes per band."""
+
+
 class DialoguesConfig(Settings):
     """Which conversations are kept, and how they are split."""
 
     sources: list[Source] = []
-    """Chat sources: packages, JSONL or Parquet in OpenAI messages, ShareGPT, Alpaca or prompt/completion form."""
+    """Chat sources: packages, JSONL, Parquet or hub datasets of conversations or preference records. `weight` is bytes
+    of a source's conversations relative to the others', after all filters."""
     tasks: Tasks = Tasks()
     """Generated tasks per split."""
     families: list[str] = []
@@ -61,58 +77,62 @@ class DialoguesConfig(Settings):
     """Messages of a conversation; longer ones are dropped."""
     max_bytes: int = Field(default=32_000, ge=1)
     """UTF-8 bytes of a conversation's contents; longer ones are dropped."""
+    languages: list[Language] = []
+    """Languages to keep (stop words are of no use here); empty keeps all."""
+    language_characters: int = Field(default=2000, ge=1)
+    """Characters at a conversation's start that the language identification reads."""
+    repetition: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of the replies that may be repetition, by any measure of `clean.repetition`: more is a model that
+    ran in circles. 0 keeps all. Gopher's shares, made for documents, drop a tenth of gnome-user-docs' how-to pages."""
+    repetition_words: int = Field(default=50, ge=1)
+    """Words of the shortest replies, all of a conversation together, that are judged so: a few short lines look like
+    repetition."""
+    near: Near | None = Near()
+    """Of nearly equal conversations (all turns) the longest stays: other replies to one prompt are no repeats. None
+    drops exact repeats alone."""
+    near_prompts: NearPrompts | None = NearPrompts()
+    """Conversations whose first prompts are nearly equal go to one split; none: those equal but for case, marks and
+    space."""
+    decontaminate: DecontaminateConfig | None = None
+    """How evaluation texts are found, which no conversation may hold; by default the section `decontaminate`, if that
+    names any."""
+    max_passes: float = Field(default=1.0, gt=0)
+    """Most times that `train` holds a conversation so that its source reaches its weight; 1 only leaves out."""
     dev_share: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of prompt clusters that go to `dev`."""
     test_share: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of prompt clusters that go to `test`."""
 
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Self:
+        for number, source in enumerate(self.sources):
+            if source.kind not in KINDS:
+                raise ValueError(f"dialogues.sources[{number}].kind is {source.kind!r}: use one of {', '.join(KINDS)}")
+            if source.name in [other.name for other in self.sources[:number]]:
+                raise ValueError(f"dialogues.sources[{number}].name is {source.name!r}, as of another: rename one")
+        return self
 
-@dataclass(frozen=True)
-class Dialogue:
-    """One conversation that passed validation."""
-
-    source: str
-    messages: list[dict[str, str]]
-    task: dict[str, str] | None = None
-
-    @property
-    def id(self) -> str:
-        """sha256 of the messages, 32 hex digits."""
-        return hashlib.sha256(canonical(self.messages)).hexdigest()[:32]
-
-    @property
-    def cluster(self) -> str:
-        """The first user prompt without case, punctuation, accents' forms and repeated space."""
-        first = next(message["content"] for message in self.messages if message["role"] == "user")
-        folded = unicodedata.normalize("NFKC", first).casefold()
-        # A prompt of signs alone ("7 + 5 =" against "7 - 5 =") is told apart by them.
-        return re.sub(r"\s+", " ", re.sub(r"[^\w\s+*/=<>-]", "", folded)).strip() or folded.strip()
-
-    @property
-    def size(self) -> int:
-        """UTF-8 bytes of the contents."""
-        return sum(len(message["content"].encode()) for message in self.messages)
-
-    def row(self) -> dict[str, Any]:
-        """The row of the published table."""
-        kind, task = ("task", canonical(self.task).decode()) if self.task else ("chat", "")
-        return {"id": self.id, "source": self.source, "kind": kind, "messages": self.messages, "task": task}
+    def against(self, evaluations: DecontaminateConfig) -> "DialoguesConfig":
+        """These settings, with the evaluation sets of the section `decontaminate` where they have none of their own."""
+        if self.decontaminate is not None or not evaluations.evaluations:
+            return self
+        return self.model_copy(update={"decontaminate": evaluations})
 
 
-def dialogues(config: DialoguesConfig, sources: list[Artifact], place: Place) -> Counts:
-    """Parts train, dev and test: one table each, chats and tasks mixed in an order drawn from the seed."""
-    counts, drops = Counts(), _Drops()
+def dialogues(
+    config: DialoguesConfig, sources: list[Artifact], place: Place, evaluations: list[Artifact] | None = None
+) -> Counts:
+    """Parts train, dev and test: one table each, chats and tasks mixed in an order drawn from the seed.
+
+    Preference records are the parts `train-preferences` and so on, of the same splits. `evaluations` are the listings
+    of `config.decontaminate.evaluations`.
+    """
+    counts, drops = Counts(), Drops()
     tasks = {split: _tasks(config, split) for split in SPLITS}
-    owner = {dialogue.cluster: split for split in SPLITS for dialogue in tasks[split]}
-    splits = {split: list(tasks[split]) for split in SPLITS}
-    for dialogue in _chats(config, sources, counts, drops):
-        split = _split(dialogue.cluster, config)
-        if owner.get(dialogue.cluster, split) == split:
-            splits[split].append(dialogue)
-        else:
-            drops.add("split", "prompt of a task of another split", dialogue.size)
+    found = _conversations(config, sources, evaluations or [], place, counts, drops)
+    splits = _split(config, tasks, found, drops)
     counts.funnel = drops.rows()
-    if sources and not any(dialogue.task is None for split in SPLITS for dialogue in splits[split]):
+    if sources and not any(one.task is None for split in SPLITS for one, _ in splits[split]):
         raise InputError(f"dialogues.sources: none of {counts.taken['conversations']} conversations survived: "
                          f"{drops.text() or 'the files are empty'}")  # fmt: skip
     if not splits["train"]:
@@ -122,19 +142,90 @@ def dialogues(config: DialoguesConfig, sources: list[Artifact], place: Place) ->
     return counts
 
 
-def _publish(place: Place, split: str, rows: list[Dialogue], seed: int, counts: Counts) -> None:
-    rows = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}:{row.id}".encode()).digest())
+def _conversations(
+    config: DialoguesConfig,
+    sources: list[Artifact],
+    evaluations: list[Artifact],
+    place: Place,
+    counts: Counts,
+    drops: Drops,
+) -> list[tuple[Dialogue, int]]:
+    """What stays of the sources, chats before preference records, each with the times that `train` holds it."""
+    from data_curation.dialogue_clusters import unique
+    from data_curation.dialogue_evaluations import decontaminated
+    from data_curation.dialogue_filters import filtered
+    from data_curation.dialogue_mix import mixed, taken
+    from data_curation.dialogue_records import read
+
+    kept = list(filtered(config, read(config, sources, counts, drops), drops))
+    found = list[tuple[Dialogue, int]]()
+    for preferences in (False, True):
+        some = unique(config.near, (one for one in kept if bool(one.rejected) == preferences), drops)
+        some = decontaminated(config.decontaminate, evaluations, some, place, counts, drops)
+        found += mixed(config.sources, taken(config.sources, some, drops), config.max_passes, counts, drops)
+    return found
+
+
+def _split(
+    config: DialoguesConfig,
+    tasks: dict[str, list[Dialogue]],
+    found: Sequence[tuple[Dialogue, int]],
+    drops: Drops,
+) -> dict[str, list[tuple[Dialogue, int]]]:
+    """Each conversation in the split of its prompt's cluster; held-out ones once."""
+    from data_curation.dialogue_clusters import prompt_names
+
+    owner = {dialogue.prompt: split for split in SPLITS for dialogue in tasks[split]}
+    splits = {split: [(task, 1) for task in tasks[split]] for split in SPLITS}
+    names = prompt_names(config.near_prompts, [dialogue for dialogue, _ in found])
+    for dialogue, times in found:
+        split = _split_of(*names[dialogue.prompt], len(found), config)
+        if owner.get(dialogue.prompt, split) == split:
+            splits[split].append((dialogue, times if split == "train" else 1))
+        else:
+            drops.add("split", "prompt of a task of another split", dialogue.size)
+    return splits
+
+
+def _split_of(name: str, size: int, number: int, config: DialoguesConfig) -> exercises.Split:
+    """By the hash of the cluster's name; a cluster larger than the held-out share (a template) trains."""
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    if place < config.test_share:
+        split, share = "test", config.test_share
+    elif place < config.test_share + config.dev_share:
+        split, share = "dev", config.dev_share
+    else:
+        return "train"
+    return split if size <= max(1.0, share * number) else "train"
+
+
+def _publish(place: Place, split: str, rows: list[tuple[Dialogue, int]], seed: int, counts: Counts) -> None:
+    repeated = [(one, time) for one, times in rows for time in range(times)]
+    drawn = sorted(repeated, key=lambda row: hashlib.sha256(f"{seed}:{row[0].id}{row[1] or ''}".encode()).digest())
+    said = [one for one, _ in drawn if not one.rejected]
+    preferred = [one for one, _ in drawn if one.rejected]
     if place.done(split) is None:
         with place.piece(split) as piece:
-            write_table(piece, split, "00000.parquet", (row.row() for row in rows), DIALOGUES)
-    kinds = Counter("tasks" if row.task else "conversations" for row in rows)
+            write_table(piece, split, "00000.parquet", (one.row() for one in said), DIALOGUES)
+            write_table(piece, f"{split}-preferences", "00000.parquet", (one.row() for one in preferred), PREFERENCES)
+    kinds = Counter("preferences" if one.rejected else "tasks" if one.task else "conversations" for one, _ in drawn)
     counts.made.update({f"{split} {kind}": number for kind, number in sorted(kinds.items())})
-    counts.made["bytes"] = counts.made.get("bytes", 0) + sum(row.size for row in rows)
-    for kind in ("conversations", "tasks") if split == "train" else ():
-        found = next((row for row in rows if bool(row.task) == (kind == "tasks")), None)
-        if found:
-            text = "\n".join(f"{message['role']}: {message['content']}" for message in found.messages)
-            counts.samples.append({"title": f"one of the {kind}, from {found.source}", "text": text})
+    counts.made["bytes"] = counts.made.get("bytes", 0) + sum(one.size for one in said)
+    if split == "train":
+        _sample(said, preferred, counts)
+
+
+def _sample(said: list[Dialogue], preferred: list[Dialogue], counts: Counts) -> None:
+    """The first row of each kind, for a person."""
+    for kind, rows in (
+        ("conversations", [one for one in said if one.task is None]),
+        ("tasks", [one for one in said if one.task]),
+        ("preferences", preferred),
+    ):
+        for one in rows[:1]:
+            text = "\n".join(f"{message['role']}: {message['content']}" for message in one.messages)
+            text += f"\nrejected: {one.rejected}" if one.rejected else ""
+            counts.samples.append({"title": f"one of the {kind}, from {one.source}", "text": text})
 
 
 def _tasks(config: DialoguesConfig, split: exercises.Split) -> list[Dialogue]:
@@ -147,87 +238,3 @@ def _tasks(config: DialoguesConfig, split: exercises.Split) -> list[Dialogue]:
         )
         for one in made
     ]
-
-
-def _chats(config: DialoguesConfig, sources: list[Artifact], counts: Counts, drops: "_Drops") -> Iterator[Dialogue]:
-    """What survives validation, exact deduplication and each source's limit."""
-    seen: set[str] = set()
-    counts.taken = {"conversations": 0, "bytes": 0}
-    for source, listed in zip(config.sources, sources, strict=True):
-        kept: list[Dialogue] = []
-        for record, size in _records(source, listed):
-            counts.taken["conversations"] += 1
-            counts.taken["bytes"] += size
-            try:
-                dialogue = Dialogue(source.name, _read(record, config))
-            except Dropped as reason:
-                drops.add("validate", str(reason), size)
-                continue
-            if dialogue.id in seen:
-                drops.add("dedup", "exact repeat", dialogue.size)
-                continue
-            seen.add(dialogue.id)
-            kept.append(dialogue)
-        kept.sort(key=lambda dialogue: dialogue.id)  # ids are hashes: a limit takes an even sample
-        for dialogue in kept[source.limit :] if source.limit else []:
-            drops.add("limit", f"over the limit of {source.name}", dialogue.size)
-        yield from kept[: source.limit]
-
-
-def _records(source: Source, listed: Artifact) -> Iterator[tuple[Any, int]]:
-    """Every record with its size in bytes; a line that is no JSON comes as the reason of its drop."""
-    for file in listed.part("files").files:
-        uri = uri_of(source, listed, file.path)
-        if file.path.endswith(".parquet"):
-            for row in read_rows(uri):
-                yield row, len(repr(row).encode("utf-8", "replace"))
-            continue
-        fs, path = filesystem(uri)
-        with fs.open(path, "rb", compression="infer") as stream:
-            for line in stream:
-                if line.strip():
-                    yield _json(line), len(line)
-
-
-def _json(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return Dropped("not JSON")
-
-
-def _read(record: Any, config: DialoguesConfig) -> list[dict[str, str]]:
-    if isinstance(record, Dropped):
-        raise record
-    return validated(messages_of(record), config.max_turns, config.max_bytes)
-
-
-def _split(cluster: str, config: DialoguesConfig) -> exercises.Split:
-    place = int.from_bytes(hashlib.sha256(cluster.encode()).digest()[:8], "big") / 2**64
-    if place < config.test_share:
-        return "test"
-    return "dev" if place < config.test_share + config.dev_share else "train"
-
-
-class _Drops:
-    """Counts of what was dropped, in the order of the steps."""
-
-    def __init__(self) -> None:
-        self.counted: dict[tuple[str, str], list[int]] = {}
-
-    def add(self, step: str, reason: str, size: int) -> None:
-        row = self.counted.setdefault((step, reason), [0, 0])
-        row[0] += 1
-        row[1] += size
-
-    def rows(self) -> list[dict[str, Any]]:
-        order = ("validate", "dedup", "limit", "split")
-        return [
-            {"step": step, "reason": reason, "documents": number, "bytes": size}
-            for (step, reason), (number, size) in sorted(
-                self.counted.items(), key=lambda item: (order.index(item[0][0]), -item[1][0], item[0][1])
-            )
-        ]
-
-    def text(self) -> str:
-        return ", ".join(f"{row['documents']} {row['step']}: {row['reason']}" for row in self.rows())

@@ -10,13 +10,11 @@ class Dropped(Exception):  # noqa: N818  # a verdict, not an error
     """A conversation that cannot be used; the text is the reason, as it is counted."""
 
 
-def messages_of(record: Any) -> list[Any]:
-    """The conversation in OpenAI's form, from that or from ShareGPT's, Alpaca's or prompt/completion records."""
-    if not isinstance(record, dict):
-        raise Dropped("unknown format")
-    raw = cast(dict[str, Any], record)
+def messages_of(raw: dict[str, Any]) -> list[Any]:
+    """The conversation in OpenAI's form, from that or from ShareGPT's, Alpaca's, prompt/completion or question/answer
+    records (GSM8K)."""
     if isinstance(raw.get("messages"), list):
-        return raw["messages"]
+        return with_system(raw, raw["messages"])
     if isinstance(raw.get("conversations"), list):
         return [_renamed(turn) for turn in raw["conversations"]]
     if "instruction" in raw and "output" in raw:
@@ -28,7 +26,18 @@ def messages_of(record: Any) -> list[Any]:
         if isinstance(prompt, list) and isinstance(completion, list):
             return [*cast(list[Any], prompt), *cast(list[Any], completion)]
         return _pair(prompt, completion)
+    if "question" in raw and "answer" in raw:
+        return _pair(raw["question"], raw["answer"])
     raise Dropped("unknown format")
+
+
+def with_system(raw: dict[str, Any], messages: list[Any]) -> list[Any]:
+    """The messages behind the system prompt that SmolTalk2 keeps in `chat_template_kwargs.custom_instructions`."""
+    kept = raw.get("chat_template_kwargs")
+    said = cast(dict[str, Any], kept).get("custom_instructions") if isinstance(kept, dict) else None
+    if not isinstance(said, str) or not said.strip() or _role(messages[:1]) == "system":
+        return messages
+    return [{"role": "system", "content": said}, *messages]
 
 
 def validated(messages: list[Any], max_turns: int, max_bytes: int) -> list[dict[str, str]]:
@@ -62,6 +71,10 @@ def _turn(message: Any) -> dict[str, str]:
     except UnicodeEncodeError:
         raise Dropped("content is not valid Unicode") from None
     return {"role": role, "content": content}
+
+
+def _role(messages: list[Any]) -> str:
+    return str(cast(dict[str, Any], messages[0]).get("role")) if messages and isinstance(messages[0], dict) else ""
 
 
 def _renamed(turn: Any) -> Any:

@@ -10,7 +10,11 @@ pretrain = stage(
     takes={"shards": ("shards", "heldout"), "previous": ("model", "state")},
 )
 instruct = stage("training.instruct:instruct", version=2, takes={"dialogues": SPLITS})
-pairs = stage("training.pairs:pairs", version=2, takes={"dialogues": SPLITS})
+pairs = stage(
+    "training.pairs:pairs",
+    version=3,
+    takes={"dialogues": (*SPLITS, *(f"{split}-preferences" for split in SPLITS))},
+)
 reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "test")})
 prefer = stage("training.prefer:prefer", version=1, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
 reinforce = stage(

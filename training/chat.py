@@ -85,7 +85,24 @@ def generate_answers(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[str]:
-    """The model's answer to each prompt, in order: greedy at temperature 0, else sampled from `seed`.
+    """The model's answer to each prompt, in order: greedy at temperature 0, else sampled from `seed`."""
+    ended = generate_ended(
+        model, tokenizer, prompts, max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
+    )
+    return [answer for answer, _ in ended]
+
+
+def generate_ended(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Messages],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[tuple[str, bool]]:
+    """`generate_answers`, and of each answer whether the model ended it: else it was cut at `max_new_tokens`.
 
     Rows are padded on the left by hand, so the tokenizer's padding_side neither matters nor changes. Control tokens
     that the model writes before it stops stay visible in the answer.
@@ -94,27 +111,28 @@ def generate_answers(
     # Rows of equal length share a batch: least padding, and a fixed order for the random numbers.
     order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index]), index))
     settings = _generation(tokenizer, max_new_tokens, temperature)
-    answers = [""] * len(encoded)
+    answers = [("", False)] * len(encoded)
     training = model.training
     model.eval()
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            for row, answer in zip(rows, _answer(model, [encoded[row] for row in rows], settings), strict=True):
-                answers[row] = tokenizer.decode(answer, clean_up_tokenization_spaces=False)
+            found = _answer(model, [encoded[row] for row in rows], settings)
+            for row, (answer, ended) in zip(rows, found, strict=True):
+                answers[row] = (tokenizer.decode(answer, clean_up_tokenization_spaces=False), ended)
     model.train(training)
     return answers
 
 
-def _answer(model: Any, prompts: list[list[int]], settings: GenerationConfig) -> list[list[int]]:
+def _answer(model: Any, prompts: list[list[int]], settings: GenerationConfig) -> list[tuple[list[int], bool]]:
     width = max(len(prompt) for prompt in prompts)
     pad = int(settings.pad_token_id or 0)
     ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     seen = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     made = model.generate(input_ids=ids, attention_mask=seen, generation_config=settings)[:, width:].tolist()
     eos = settings.eos_token_id
-    return [row[: row.index(eos)] if eos in row else row for row in made]
+    return [(row[: row.index(eos)], True) if eos in row else (row, False) for row in made]
 
 
 def _generation(tokenizer: Any, max_new_tokens: int, temperature: float) -> GenerationConfig:

@@ -1,8 +1,7 @@
-"""Chosen and rejected answers from the model's own samples, judged by the verifiers first."""
+"""Chosen and rejected answers: the model's own samples, judged by the verifiers first, and given preferences."""
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from data_curation.documents import read_rows, write_table
 from data_curation.place import Piece, Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
+from training.judging import Answer, judge, verified
 
 PAIRS = pa.schema(
     [
@@ -38,7 +38,7 @@ class PairsConfig(Settings):
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; 1 samples from the model's own distribution."""
     max_new_tokens: int = Field(default=256, gt=0)
-    """Longest sampled answer, in tokens; a longer one is cut and so judged wrong."""
+    """Longest sampled answer, in tokens; one that is cut there is wrong, whatever stands in it."""
     families: list[str] = Field(default_factory=list)
     """Task families whose prompts are taken; none listed: all. Those left out leave `reinforce` something to teach."""
     prompts: int | None = None
@@ -47,6 +47,10 @@ class PairsConfig(Settings):
     """Task prompts taken from the held-out part; none takes all."""
     chat_prompts: int = Field(default=0, ge=0)
     """Chat prompts beside the tasks: chosen = the reply of the data, rejected = a sample; no verifier judges them."""
+    preferences: int | None = None
+    """Preference records of `dialogues` that become train pairs as they are, in their order; none takes all."""
+    test_preferences: int | None = 2000
+    """The same of the held-out part."""
     held_out: Literal["dev", "test"] = "test"
     """Part of the dialogues whose prompts make the test pairs."""
     chosen: Literal["sample", "reference", "sample-or-reference"] = "sample"
@@ -61,30 +65,27 @@ class PairsConfig(Settings):
     """Seed of the sampling."""
 
 
-@dataclass
-class Judged:
-    """The answers that make pairs of one prompt, or the reason why they make none."""
-
-    pairs: list[tuple[str, str]] = field(default_factory=list)
-    reason: str = ""
-
-
 def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
     """Sample answers to every prompt and pair right with wrong ones; parts `train` and `test`."""
-    trained = [row for uri in dialogues.uris("train", ".parquet") for row in read_rows(uri)]
-    held = [row for uri in dialogues.uris(config.held_out, ".parquet") for row in read_rows(uri)]
-    known = {prompt_key(row) for row in trained}
-    fresh = [row for row in held if prompt_key(row) not in known]
-    work = [("train", rows) for rows in _pieces(config, _chosen_rows(config, trained, config.prompts))]
+    train, test = _read(dialogues, "train"), _read(dialogues, config.held_out)
+    given, given_test = _read(dialogues, "train-preferences"), _read(dialogues, f"{config.held_out}-preferences")
+    known = {prompt_key(row) for row in [*train, *given]}
+    fresh, fresh_given = ([row for row in rows if prompt_key(row) not in known] for rows in (test, given_test))
+    stale = [row for row in [*test, *given_test] if prompt_key(row) in known]
+    ready = {"train": given[: config.preferences], "test": fresh_given[: config.test_preferences]}
+    work = [("train", rows) for rows in _pieces(config, _chosen_rows(config, train, config.prompts))]
     work += [("test", rows) for rows in _pieces(config, _chosen_rows(config, fresh, config.test_prompts))]
-    if not any(part == "train" for part, _ in work):
-        raise InputError(f"{dialogues.name}: part train has no task prompts for pairs; dialogues must generate tasks")
+    if not ready["train"] and not any(part == "train" for part, _ in work):
+        raise InputError(
+            f"{dialogues.name}: part train has no task prompts for pairs and no preference records; "
+            "dialogues must generate tasks or read a source of preferences"
+        )
 
     sampler = Sampler(config, model, place)
     progress = place.progress("prompts", sum(len(rows) for _, rows in work))
     counts = Counts(taken={"prompts": sum(len(rows) for _, rows in work)})
-    if len(held) > len(fresh):
-        counts.funnel.append(_drop("held-out", "prompt also in train", held[: len(held) - len(fresh)]))
+    if stale:
+        counts.funnel.append(_drop("held-out", "prompt also in train", stale))
     numbers = {"train": 0, "test": 0}
     for part, rows in work:
         name = f"{part}-{numbers[part]:05d}"
@@ -92,35 +93,16 @@ def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Plac
         numbers[part] += 1
         counts.add(done.counts)
         progress.update(len(rows))
+    for part, rows in ready.items():
+        if rows:
+            counts.taken["preferences"] = counts.taken.get("preferences", 0) + len(rows)
+            counts.add((place.done(f"{part}-given") or _give(place, part, rows)).counts)
     return _summed(counts, place, config)
 
 
 def prompt_key(row: dict[str, Any]) -> str:
     """What makes two dialogue rows the same prompt: all turns but the last answer, white space aside."""
     return sha256_of([[turn["role"], " ".join(turn["content"].split())] for turn in row["messages"][:-1]])
-
-
-def judge(config: PairsConfig, row: dict[str, Any], answers: Sequence[str]) -> Judged:
-    """The pairs of one prompt's answers, best first, or why there are none."""
-    if not answers:
-        return Judged(reason="prompt longer than the context")
-    reference = row["messages"][-1]["content"]
-    if not row["task"]:
-        right, wrong = [reference], [answer for answer in answers if answer != reference]
-    else:
-        right, wrong = _verified(json.loads(row["task"]), answers)
-        if config.chosen == "reference" or (config.chosen == "sample-or-reference" and not right):
-            right = [reference]
-    sides = (_distinct(right), _distinct(wrong))
-    if not sides[0]:
-        return Judged(reason="no right answer")
-    if not sides[1]:
-        return Judged(reason="no wrong answer")
-    both = [(good, bad) for good, bad in _crossed(*sides) if good.strip() != bad.strip()]
-    kept = [(good, bad) for good, bad in both if good.strip() and bad.strip()]
-    if not kept:
-        return Judged(reason="empty side" if both else "identical sides")
-    return Judged(kept[: config.pairs_per_prompt])
 
 
 class Sampler:
@@ -130,9 +112,9 @@ class Sampler:
         self.config, self.artifact, self.place = config, model, place
         self.loaded: tuple[Any, Any] | None = None
 
-    def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list[str]]:
+    def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list[Answer]]:
         """`k` answers for each row, none where its prompt leaves no room; the seed follows from the piece's name."""
-        from training.chat import generate_answers
+        from training.chat import generate_ended
 
         if self.loaded is None:
             self.loaded = measures.load_policy(self.artifact.folder("model", self.place.scratch), self.place)
@@ -140,21 +122,22 @@ class Sampler:
         fits = measures.fitting(*self.loaded, [row["messages"][:-1] for row in rows], most)
         asked = [row["messages"][:-1] for row, fit in zip(rows, fits, strict=True) if fit for _ in range(k)]
         seed = int(sha256_of([self.config.seed, name])[:8], 16)
-        answers = iter(generate_answers(*self.loaded, asked, most, temperature=self.config.temperature, seed=seed))
-        return [[next(answers) for _ in range(k)] if fit else [] for fit in fits]
+        answers = iter(generate_ended(*self.loaded, asked, most, temperature=self.config.temperature, seed=seed))
+        return [[Answer(*next(answers)) for _ in range(k)] if fit else [] for fit in fits]
 
 
 def _make(
     config: PairsConfig, sampler: Sampler, place: Place, name: str, part: str, rows: list[dict[str, Any]]
 ) -> Piece:
     made, counts = list[dict[str, Any]](), Counts()
-    shares: list[float] = []
+    shares, cut = list[float](), list[float]()
     k = config.samples if part == "train" else config.test_samples
     for row, answers in zip(rows, sampler(rows, name, k), strict=True):
         judged = judge(config, row, answers)
         kept = judged.pairs if part == "train" else judged.pairs[:1]
+        cut += [float(not answer.ended) for answer in answers]
         if row["task"] and answers:
-            shares.append(len(_verified(json.loads(row["task"]), answers)[0]) / len(answers))
+            shares.append(len(verified(json.loads(row["task"]), answers)[0]) / len(answers))
         if judged.reason:
             counts.funnel.append(_drop(part, judged.reason, [row]))
         for index, (chosen, rejected) in enumerate(kept):
@@ -162,6 +145,22 @@ def _make(
                 {"id": f"{row['id']}-{index}", "prompt": row["messages"][:-1], "chosen": chosen,
                  "rejected": rejected, "task": row["task"]}
             )  # fmt: skip
+    return _written(place, name, part, made, counts, {"right": shares, "cut": cut})
+
+
+def _give(place: Place, part: str, rows: list[dict[str, Any]]) -> Piece:
+    """The preference records as pairs; `dialogues` has refused those whose sides are equal or empty."""
+    made = [
+        {"id": row["id"], "prompt": row["messages"][:-1], "chosen": row["messages"][-1]["content"],
+         "rejected": row["rejected"], "task": ""}
+        for row in rows
+    ]  # fmt: skip
+    return _written(place, f"{part}-given", part, made, Counts(), {"right": [], "cut": []})
+
+
+def _written(
+    place: Place, name: str, part: str, made: list[dict[str, Any]], counts: Counts, note: dict[str, list[float]]
+) -> Piece:
     counts.made = {f"{part} pairs": len(made)}
     with place.piece(name) as piece:
         write_table(piece, part, f"{name.removeprefix(part + '-')}.parquet", made, PAIRS)
@@ -169,7 +168,7 @@ def _make(
         merged.add(counts)
         piece.piece.counts = merged
         piece.piece.note = {
-            "right": shares,
+            **note,
             "longer": [float(len(pair["chosen"].encode()) - len(pair["rejected"].encode())) for pair in made],
             "size": [float(len(pair["chosen"].encode())) for pair in made],
             "sample": made[:2],
@@ -189,6 +188,7 @@ def _summed(counts: Counts, place: Place, config: PairsConfig) -> Counts:
         )
     for part, some in notes.items():
         counts.metrics[f"{part} sample accuracy"] = measures.mean([x for note in some for x in note["right"]])
+        counts.metrics[f"{part} samples cut at max_new_tokens"] = measures.mean([x for one in some for x in one["cut"]])
         longer = measures.mean([x for note in some for x in note["longer"]])
         counts.metrics[f"{part} chosen minus rejected, bytes"] = longer
         size = measures.mean([x for note in some for x in note["size"]])["value"] or 0.0
@@ -207,10 +207,14 @@ def _summed(counts: Counts, place: Place, config: PairsConfig) -> Counts:
     return counts
 
 
+def _read(dialogues: Artifact, part: str) -> list[dict[str, Any]]:
+    return [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri)]
+
+
 def _chosen_rows(config: PairsConfig, rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
     usable = [row for row in rows if row["messages"] and row["messages"][-1]["role"] == "assistant"]
     tasks = [row for row in usable if row["task"] and _wanted(config, row)]
-    chats = [row for row in usable if not row["task"]]
+    chats = list({row["id"]: row for row in usable if not row["task"]}.values())  # `train` may repeat some
     return tasks[:limit] + chats[: config.chat_prompts]
 
 
@@ -221,26 +225,6 @@ def _wanted(config: PairsConfig, row: dict[str, Any]) -> bool:
 def _pieces(config: PairsConfig, rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
     size = config.prompts_per_piece
     return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _verified(task: dict[str, Any], answers: Sequence[str]) -> tuple[list[str], list[str]]:
-    from training.verifiers import verify
-
-    verdicts = [verify(task, answer) for answer in answers]
-    return (
-        [answer for answer, right in zip(answers, verdicts, strict=True) if right],
-        [answer for answer, right in zip(answers, verdicts, strict=True) if not right],
-    )
-
-
-def _distinct(answers: Sequence[str]) -> list[str]:
-    # In the order of sampling, so that likely answers come first without any tie to break.
-    return list(dict.fromkeys(answers))
-
-
-def _crossed(right: Sequence[str], wrong: Sequence[str]) -> list[tuple[str, str]]:
-    # Diagonals of the table right x wrong: new answers on both sides for as long as there are any.
-    return [(right[i], wrong[(i + shift) % len(wrong)]) for shift in range(len(wrong)) for i in range(len(right))]
 
 
 def _drop(step: str, reason: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

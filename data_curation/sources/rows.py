@@ -70,7 +70,7 @@ def parquet(stream: Opened, names: RowFields, max_bytes: int) -> Iterator[Raw]:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         columns = _columns(file.schema_arrow, names, stream.uri)
         for batch in file.iter_batches(1000, columns=columns):
-            for row in _plain(batch):
+            for row in plain_rows(batch):
                 number += 1
                 if row is None:
                     note = f"row {number}: a text in it is not UTF-8"
@@ -96,7 +96,7 @@ def _columns(schema: Any, names: RowFields, uri: str) -> list[str]:
     return [name for name in schema.names if name in wanted]
 
 
-def _plain(batch: Any) -> Iterator[dict[str, Any] | None]:
+def plain_rows(batch: Any) -> Iterator[dict[str, Any] | None]:
     """The rows of a batch; None for one whose bytes are no text."""
     try:
         yield from batch.to_pylist()

@@ -134,7 +134,7 @@ def test_no_cluster_of_the_generated_tasks_is_in_two_splits(tmp_path: Path) -> N
     for split in ("train", "dev", "test"):
         found = [row for row in rows(tmp_path, split) if row["kind"] == "task"]
         assert all(json.loads(row["task"])["answer"] == row["messages"][1]["content"] for row in found)
-        clusters[split] = {Dialogue("x", row["messages"]).cluster for row in found}
+        clusters[split] = {Dialogue("x", row["messages"]).prompt for row in found}
         assert len(found) == counts.made[f"{split} tasks"] == {"train": 600, "dev": 120, "test": 120}[split]
     assert not clusters["train"] & (clusters["dev"] | clusters["test"])
     assert not clusters["dev"] & clusters["test"]

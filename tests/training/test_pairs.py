@@ -1,4 +1,4 @@
-"""Pairs: right against wrong samples, held-out prompts apart, resumable by piece."""
+"""Pairs: right against wrong samples, given preferences, held-out prompts apart, resumable by piece."""
 
 import json
 from collections.abc import Callable
@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from data_curation.artifact import Artifact
+from data_curation.dialogue_rows import PREFERENCES
 from data_curation.documents import read_rows
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet, sums
-from training.pairs import PairsConfig, judge, pairs, prompt_key
+from training.judging import Answer, Judged
+from training.judging import judge as judged_answers
+from training.pairs import PairsConfig, pairs, prompt_key
 
 CONFIG = PairsConfig(samples=3, test_samples=3, max_new_tokens=4, chosen="reference", prompts_per_piece=10)
 
@@ -21,8 +24,31 @@ CONFIG = PairsConfig(samples=3, test_samples=3, max_new_tokens=4, chosen="refere
 def dialogues(tmp_path: Path) -> Artifact:
     """Sums: 30 to train, 4 dev, 10 test and one test prompt that also trains."""
     parts = {"train": sums(0, 30), "dev": sums(30, 34), "test": [*sums(40, 50), sums(0, 1)[0]]}
-    files = {part: {"00000.parquet": parquet(rows, DIALOGUES)} for part, rows in parts.items()}
-    return artifact("dialogues", tmp_path / "dialogues", files)
+    return conversations(tmp_path / "dialogues", parts)
+
+
+def conversations(home: Path, parts: dict[str, list[dict[str, Any]]]) -> Artifact:
+    """What `dialogues` publishes, with these rows in parts; parts not given are empty."""
+    files = {
+        f"{split}{kind}": {"00000.parquet": parquet(parts.get(f"{split}{kind}", []), schema)}
+        for split in ("train", "dev", "test")
+        for kind, schema in (("", DIALOGUES), ("-preferences", PREFERENCES))
+    }
+    return artifact("dialogues", home, files)
+
+
+def preference(number: int, prompt: str = "") -> dict[str, Any]:
+    """A preference record as `dialogues` publishes it."""
+    turns = [
+        {"role": "user", "content": prompt or f"Which is better, {number}?"},
+        {"role": "assistant", "content": f"good {number}"},
+    ]
+    return {"id": f"p{number}", "source": "given", "messages": turns, "rejected": f"bad {number}"}
+
+
+def judge(config: PairsConfig, asked: dict[str, Any], answers: list[str]) -> Judged:
+    """The verdict on answers that the model ended itself."""
+    return judged_answers(config, asked, [Answer(text) for text in answers])
 
 
 def rows_of(place: Place, part: str) -> list[dict[str, Any]]:
@@ -103,13 +129,10 @@ def test_only_the_listed_families_are_sampled(
     coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
 ) -> None:
     """Prompts of other families give no pair in either part."""
-    files = {
-        part: {"00000.parquet": parquet([*coins(*span), *sums(*span)], DIALOGUES)}
-        for part, span in (("train", (0, 12)), ("test", (50, 60)))
-    }
+    parts = {part: [*coins(*span), *sums(*span)] for part, span in (("train", (0, 12)), ("test", (50, 60)))}
     place = new_place()
     config = CONFIG.model_copy(update={"families": ["coins"]})
-    pairs(config, coin_model, artifact("dialogues", tmp_path / "both", files), place)
+    pairs(config, coin_model, conversations(tmp_path / "both", parts), place)
     for part in ("train", "test"):
         assert {json.loads(row["task"])["family"] for row in rows_of(place, part)} == {"coins"}
 
@@ -120,10 +143,8 @@ def test_a_prompt_longer_than_the_context_is_counted(
     """A task whose prompt leaves no room for an answer makes no pair and has its reason; the others make theirs."""
     rows = coins(0, 12)
     rows[0]["messages"][0]["content"] = "Coin? " * 200
-    files = {
-        part: {"00000.parquet": parquet(some, DIALOGUES)} for part, some in (("train", rows), ("test", coins(50, 52)))
-    }
-    counts = pairs(CONFIG, coin_model, artifact("dialogues", tmp_path / "long", files), new_place())
+    parts = {"train": rows, "test": coins(50, 52)}
+    counts = pairs(CONFIG, coin_model, conversations(tmp_path / "long", parts), new_place())
     dropped = {(row["step"], row["reason"]): row["documents"] for row in counts.funnel}
     assert dropped["train", "prompt longer than the context"] == 1
     assert counts.made["train pairs"] > 0
@@ -134,13 +155,53 @@ def test_nothing_to_learn_from_is_an_error(
 ) -> None:
     """No pair at all names the reasons and the remedies; no task prompt names the part."""
     impossible = [row(answer="123456", id=str(index)) for index in range(3)]
-    files = {part: {"0.parquet": parquet(impossible, DIALOGUES)} for part in ("train", "dev", "test")}
-    hard = artifact("dialogues", tmp_path / "hard", files)
-    with pytest.raises(StageError, match=r"no right answer: 3.*raise pairs\.samples"):
+    hard = conversations(tmp_path / "hard", dict.fromkeys(("train", "dev", "test"), impossible))
+    with pytest.raises(StageError, match=r"no (right answer|answer ended): \d.*raise pairs\.samples"):
         pairs(PairsConfig(samples=2, max_new_tokens=3), tiny_model, hard, new_place("hard-place"))
-    empty = {part: {"0.parquet": parquet([], DIALOGUES)} for part in ("train", "dev", "test")}
     with pytest.raises(InputError, match="part train has no task prompts"):
-        pairs(CONFIG, tiny_model, artifact("dialogues", tmp_path / "empty", empty), new_place("empty-place"))
+        pairs(CONFIG, tiny_model, conversations(tmp_path / "empty", {}), new_place("empty-place"))
+
+
+def test_an_answer_that_never_ends_is_wrong_and_counted() -> None:
+    """What was cut is no chosen side even where the verifier would take it; a prompt of such answers has a reason."""
+    cut = Answer("7", ended=False)
+    assert judged_answers(PairsConfig(), row(), [cut, Answer("7.")]).pairs == [("7.", "7")]
+    assert judged_answers(PairsConfig(), row(), [cut, Answer("8", ended=False)]).reason == "no answer ended"
+    assert judged_answers(PairsConfig(), row(), [cut, Answer("8")]).reason == "no right answer"
+
+
+def test_given_preferences_become_pairs_as_they_are(
+    tiny_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Records reach both parts beside the sampled pairs, up to their limits; a held-out prompt that trains does not."""
+    parts = {
+        "train": sums(0, 4),
+        "test": sums(40, 42),
+        "train-preferences": [preference(number) for number in range(5)],
+        "test-preferences": [preference(9), preference(8), preference(7, "Which is better,  0?")],
+    }
+    place = new_place()
+    config = CONFIG.model_copy(update={"preferences": 3, "test_preferences": 5})
+    counts = pairs(config, tiny_model, conversations(tmp_path / "given", parts), place)
+    train, test = rows_of(place, "train"), rows_of(place, "test")
+    assert [one["id"] for one in train if not one["task"]] == ["p0", "p1", "p2"]
+    assert [one["id"] for one in test if not one["task"]] == ["p9", "p8"]
+    first = next(one for one in train if one["id"] == "p0")
+    assert first["prompt"] == preference(0)["messages"][:1]
+    assert (first["chosen"], first["rejected"]) == ("good 0", "bad 0")
+    assert counts.taken == {"prompts": 6, "preferences": 5}
+    assert counts.made == {"train pairs": 7, "test pairs": 4}
+    assert (counts.funnel[0]["reason"], counts.funnel[0]["documents"]) == ("prompt also in train", 1)
+    assert counts.metrics["train samples cut at max_new_tokens"]["n"] == 12
+
+
+def test_preferences_alone_need_no_model(tmp_path: Path, new_place: Callable[..., Place]) -> None:
+    """Without task prompts the given records are the pairs, and the model is never loaded."""
+    nothing = artifact("model", tmp_path / "nothing", {"model": {"config.json": b"{}"}})
+    place = new_place()
+    counts = pairs(CONFIG, nothing, conversations(tmp_path / "p", {"train-preferences": [preference(1)]}), place)
+    assert counts.made == {"train pairs": 1}
+    assert any(warning.startswith("no test pairs") for warning in counts.warnings)
 
 
 def test_prompts_equal_but_for_space_are_one() -> None:

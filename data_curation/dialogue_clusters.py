@@ -1,0 +1,82 @@
+"""Clusters of nearly equal texts of chat length, by `dedup`'s MinHash and a check of every pair it suspects."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_curation.dedup_clusters import Labels, Rows, join, repeats
+from data_curation.dedup_shingles import Hashed, band_hashes, hash_texts
+from data_curation.dialogue_rows import Dialogue, Drops
+from data_curation.dialogues import Near
+
+ROUNDS = 8
+"""Comparisons of a band's equal rows, each with the first of those that were like none before: what is common to many
+texts ("how do I ...") fills a band with rows that are not alike."""
+
+
+def unique(near: Near | None, dialogues: Iterable[Dialogue], drops: Drops) -> list[Dialogue]:
+    """One of each cluster of equal or nearly equal conversations: the longest, of equals the one of the smallest id."""
+    different: dict[str, Dialogue] = {}
+    for dialogue in dialogues:
+        if dialogue.id in different:
+            drops.add("dedup", "exact repeat", dialogue.size)
+        different.setdefault(dialogue.id, dialogue)
+    rows = list(different.values())
+    if near is None or not rows:
+        return rows
+    labels = clusters([row.text for row in rows], near).tolist()
+    best = dict[int, Dialogue]()
+    for label, row in zip(labels, rows, strict=True):
+        known = best.get(label)
+        if known is None or (-row.size, row.id) < (-known.size, known.id):
+            best[label] = row
+    for label, row in zip(labels, rows, strict=True):
+        if best[label] is not row:
+            drops.add("dedup", "near-duplicate", row.size)
+    return [row for label, row in zip(labels, rows, strict=True) if best[label] is row]
+
+
+def prompt_names(near: Near | None, dialogues: Sequence[Dialogue]) -> dict[str, tuple[str, int]]:
+    """Prompt -> the prompt that its cluster is named by, the first of all by alphabet, and the cluster's dialogues."""
+    many = Counter(dialogue.prompt for dialogue in dialogues)
+    prompts = sorted(many)
+    if near is None or not prompts:
+        return {prompt: (prompt, number) for prompt, number in many.items()}
+    labels = clusters(prompts, near).tolist()
+    names, sizes = dict[int, str](), Counter[int]()
+    for label, prompt in zip(labels, prompts, strict=True):
+        names.setdefault(label, prompt)
+        sizes[label] += many[prompt]
+    return {prompt: (names[label], sizes[label]) for label, prompt in zip(labels, prompts, strict=True)}
+
+
+def clusters(texts: Sequence[str], near: Near) -> Labels:
+    """The cluster of each text: joined are those whose sets of runs of words are alike enough, through any chain."""
+    hashed = hash_texts(texts, near.ngram)
+    bands = band_hashes(hashed, bands=near.bands, rows=near.rows, seed=1)
+    labels = np.arange(len(texts), dtype=np.int32)
+    for band in bands.T:
+        rows: Rows = np.flatnonzero(band)
+        for _ in range(ROUNDS):
+            first, again = repeats(rows, band)
+            alike = labels[first] == labels[again]
+            for place in np.flatnonzero(~alike):
+                alike[place] = similarity(hashed, int(first[place]), int(again[place])) >= near.similarity
+            labels = join(labels, first[alike], again[alike])
+            rows = np.sort(again[~alike])
+            if len(rows) < 2:
+                break
+    return labels
+
+
+def similarity(hashed: Hashed, one: int, other: int) -> float:
+    """The Jaccard index of two texts' sets of runs of words."""
+    left, right = _set(hashed, one), _set(hashed, other)
+    shared = len(np.intersect1d(left, right, assume_unique=True))
+    return shared / max(len(left) + len(right) - shared, 1)
+
+
+def _set(hashed: Hashed, text: int) -> NDArray[np.uint64]:
+    return np.unique(hashed.shingles[int(hashed.starts[text]) : int(hashed.starts[text + 1])])

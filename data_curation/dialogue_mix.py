@@ -1,0 +1,56 @@
+"""How much of each chat source is taken: its fraction, its limit, and the sources' weights."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from data_curation.counts import Counts
+from data_curation.dialogue_rows import Dialogue, Drops
+from data_curation.settings import ConfigError
+from data_curation.sources.source import Source
+
+
+def taken(sources: Sequence[Source], dialogues: Sequence[Dialogue], drops: Drops) -> list[list[Dialogue]]:
+    """What each source gives by its `fraction` and its `limit`: the conversations with the smallest ids, in order.
+
+    Ids are hashes, so this is an even sample, and a smaller one lies within a larger one.
+    """
+    found = list[list[Dialogue]]()
+    for source in sources:
+        kept = sorted((one for one in dialogues if one.source == source.name), key=lambda one: one.id)
+        within = [one for one in kept if int(one.id[:8], 16) < source.fraction * 2**32]
+        for dialogue in kept[len(within) :]:
+            drops.add("limit", f"outside the fraction of {source.name}", dialogue.size)
+        for dialogue in within[source.limit :] if source.limit else []:
+            drops.add("limit", f"over the limit of {source.name}", dialogue.size)
+        found.append(within[: source.limit])
+    return found
+
+
+def mixed(
+    sources: Sequence[Source], rows: Sequence[list[Dialogue]], most: float, counts: Counts, drops: Drops
+) -> list[tuple[Dialogue, int]]:
+    """Conversations and how often each is taken, so that the sources' bytes are in the relations of their weights.
+
+    The source that has the fewest bytes for its weight is passed over `most` times, the others less often: a part of a
+    pass takes the smallest ids. Without weights every source is passed over once.
+    """
+    sizes = [sum(one.size for one in some) for some in rows]
+    there = [(source, some, size) for source, some, size in zip(sources, rows, sizes, strict=True) if some]
+    if not any(source.weight for source in sources):
+        return [(one, 1) for some in rows for one in some]
+    missing = [source.name for source in sources if source.weight is None]
+    if missing:
+        raise ConfigError(f"dialogues.sources: {missing[0]!r} has no weight and others have: give all one, or none")
+    full = min((size * most / (source.weight or 1.0) for source, _, size in there), default=0.0)
+    found = list[tuple[Dialogue, int]]()
+    for source, some, size in there:
+        passes = full * (source.weight or 1.0) / size
+        whole, part = int(passes + 1e-9), (passes % 1) * size if passes % 1 > 1e-9 else 0.0
+        for one, end in zip(some, accumulate(one.size for one in some), strict=True):
+            times = whole + (end <= part + 1e-6)
+            if times:
+                found.append((one, times))
+            else:
+                drops.add("mix", f"over the weight of {source.name}", one.size)
+        counts.metrics[f"passes over {source.name}"] = {"value": passes, "n": len(some), "standard_error": None}
+    return found

@@ -1,0 +1,55 @@
+"""One preference record of any known format as a prompt with two different replies."""
+
+import re
+from typing import Any, cast
+
+from data_curation.turns import Dropped, validated, with_system
+
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def is_preference(raw: dict[str, Any]) -> bool:
+    """Whether a record has a chosen and a rejected side."""
+    return "chosen" in raw and "rejected" in raw
+
+
+def sides_of(raw: dict[str, Any], max_turns: int, max_bytes: int) -> tuple[list[dict[str, str]], str]:
+    """The validated conversation with the chosen reply last, and the reply that was rejected.
+
+    Sides are replies (strings, or messages behind `prompt`), whole conversations (UltraFeedback, Tulu 3, SmolTalk2), or
+    transcripts of "Human:" and "Assistant:" (HH).
+    """
+    chosen, rejected = (
+        validated(with_system(raw, _side(raw[name], raw.get("prompt"))), max_turns, max_bytes)
+        for name in ("chosen", "rejected")
+    )
+    if chosen[:-1] != rejected[:-1]:
+        raise Dropped("sides answer different prompts")
+    if chosen[-1]["content"].split() == rejected[-1]["content"].split():
+        raise Dropped("identical sides")
+    return chosen, rejected[-1]["content"]
+
+
+def _side(side: Any, prompt: Any) -> list[Any]:
+    if isinstance(side, str) and prompt is None:
+        return _transcript(side)
+    if isinstance(side, str):
+        return [*_asked(prompt), {"role": "assistant", "content": side}]
+    if not isinstance(side, list):
+        raise Dropped("unknown format")
+    turns = cast(list[Any], side)
+    roles = [cast(dict[str, Any], turn).get("role") for turn in turns if isinstance(turn, dict)]
+    # A side of one reply stands behind the prompt; one that has a user's turn repeats the prompt itself.
+    return [*_asked(prompt), *turns] if roles == ["assistant"] and prompt is not None else turns
+
+
+def _asked(prompt: Any) -> list[Any]:
+    return cast(list[Any], prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+
+
+def _transcript(text: str) -> list[Any]:
+    before, *parts = _SPEAKER.split(text)
+    if before.strip() or not parts:
+        raise Dropped("unknown format")
+    return [{"role": _ROLES[name], "content": said.strip()} for name, said in zip(parts[::2], parts[1::2], strict=True)]
