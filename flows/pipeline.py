@@ -17,7 +17,8 @@ def road(config: PipelineConfig) -> Output:
 
     # Conversations come first: what the models are judged by must not be in the documents they learn from.
     chat_sources = listed("sources-chat", config.dialogues.sources)
-    chats = dialogues(config.dialogues, sources=chat_sources)
+    evaluations = listed("sources-evaluations", config.decontaminate.evaluations)
+    chats = dialogues(config.dialogues.against(config.decontaminate), sources=chat_sources, evaluations=evaluations)
 
     # Raw pages -> unique, clean documents.
     web_sources = listed("sources-web", config.extract.sources)
@@ -29,7 +30,6 @@ def road(config: PipelineConfig) -> Output:
     indexes = listed("sources-indexes", config.dedup.indexes)
     blocked = listed("sources-blocked", config.dedup.blocked)
     unique = dedup(config.dedup, documents=kept, indexes=indexes, blocked=blocked)
-    evaluations = listed("sources-evaluations", config.decontaminate.evaluations)
     documents = decontaminate(config.decontaminate, documents=unique, dialogues=chats, evaluations=evaluations)
 
     # Documents -> ONE set of shards that serves every sequence length.

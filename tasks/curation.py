@@ -8,8 +8,10 @@ dedup = stage("data_curation.dedup:dedup", version=2, takes={"indexes": ("files"
 decontaminate = stage(
     "data_curation.decontaminate:decontaminate",
     version=2,
-    takes={"dialogues": ("dev", "test"), "evaluations": ("files",)},
+    takes={"dialogues": ("dev", "test", "dev-preferences", "test-preferences"), "evaluations": ("files",)},
 )
 tokenizer = stage("data_curation.tokenizer:tokenizer", version=2)
 shard = stage("data_curation.shard:shard", version=2)
-dialogues = stage("data_curation.dialogues:dialogues", version=1, takes={"sources": ("files",)})
+dialogues = stage(
+    "data_curation.dialogues:dialogues", version=2, takes={"sources": ("files",), "evaluations": ("files",)}
+)
