@@ -5,7 +5,6 @@ from itertools import accumulate
 
 from data_curation.counts import Counts
 from data_curation.dialogue_rows import Dialogue, Drops
-from data_curation.settings import ConfigError
 from data_curation.sources.source import Source
 
 
@@ -38,9 +37,6 @@ def mixed(
     there = [(source, some, size) for source, some, size in zip(sources, rows, sizes, strict=True) if some]
     if not any(source.weight for source in sources):
         return [(one, 1) for some in rows for one in some]
-    missing = [source.name for source in sources if source.weight is None]
-    if missing:
-        raise ConfigError(f"dialogues.sources: {missing[0]!r} has no weight and others have: give all one, or none")
     full = min((size * most / (source.weight or 1.0) for source, _, size in there), default=0.0)
     found = list[tuple[Dialogue, int]]()
     for source, some, size in there:

@@ -93,9 +93,8 @@ class DialoguesConfig(Settings):
     near_prompts: NearPrompts | None = NearPrompts()
     """Conversations whose first prompts are nearly equal go to one split; none: those equal but for case, marks and
     space."""
-    decontaminate: DecontaminateConfig | None = None
-    """How evaluation texts are found, which no conversation may hold; by default the section `decontaminate`, if that
-    names any."""
+    decontaminate: bool = True
+    """Conversations that hold a text of `decontaminate.evaluations`, found by that section's rules, are dropped."""
     max_passes: float = Field(default=1.0, gt=0)
     """Most times that `train` holds a conversation so that its source reaches its weight; 1 only leaves out."""
     dev_share: float = Field(default=0.02, ge=0, lt=0.5)
@@ -110,22 +109,32 @@ class DialoguesConfig(Settings):
                 raise ValueError(f"dialogues.sources[{number}].kind is {source.kind!r}: use one of {', '.join(KINDS)}")
             if source.name in [other.name for other in self.sources[:number]]:
                 raise ValueError(f"dialogues.sources[{number}].name is {source.name!r}, as of another: rename one")
+            if (source.weight is None) != (self.sources[0].weight is None):
+                raise ValueError(
+                    f"dialogues.sources[{number}].weight is {source.weight}: give all sources one, or none"
+                )
         return self
 
-    def against(self, evaluations: DecontaminateConfig) -> "DialoguesConfig":
-        """These settings, with the evaluation sets of the section `decontaminate` where they have none of their own."""
-        if self.decontaminate is not None or not evaluations.evaluations:
-            return self
-        return self.model_copy(update={"decontaminate": evaluations})
+    def against(self, section: DecontaminateConfig) -> "DialoguesRun":
+        """What the stage depends on: the section `decontaminate` is in it only where that names evaluation sets."""
+        used = section if self.decontaminate and section.evaluations else None
+        return DialoguesRun(**{name: getattr(self, name) for name in DialoguesConfig.model_fields}, evaluations=used)
+
+
+class DialoguesRun(DialoguesConfig):
+    """The settings with the evaluation sets that no conversation may hold a text of."""
+
+    evaluations: DecontaminateConfig | None = None
+    """How their texts are found."""
 
 
 def dialogues(
-    config: DialoguesConfig, sources: list[Artifact], place: Place, evaluations: list[Artifact] | None = None
+    config: DialoguesRun, sources: list[Artifact], place: Place, evaluations: list[Artifact] | None = None
 ) -> Counts:
     """Parts train, dev and test: one table each, chats and tasks mixed in an order drawn from the seed.
 
     Preference records are the parts `train-preferences` and so on, of the same splits. `evaluations` are the listings
-    of `config.decontaminate.evaluations`.
+    of `config.evaluations.evaluations`.
     """
     counts, drops = Counts(), Drops()
     tasks = {split: _tasks(config, split) for split in SPLITS}
@@ -143,7 +152,7 @@ def dialogues(
 
 
 def _conversations(
-    config: DialoguesConfig,
+    config: DialoguesRun,
     sources: list[Artifact],
     evaluations: list[Artifact],
     place: Place,
@@ -161,7 +170,7 @@ def _conversations(
     found = list[tuple[Dialogue, int]]()
     for preferences in (False, True):
         some = unique(config.near, (one for one in kept if bool(one.rejected) == preferences), drops)
-        some = decontaminated(config.decontaminate, evaluations, some, place, counts, drops)
+        some = decontaminated(config.evaluations, evaluations, some, place, counts, drops)
         found += mixed(config.sources, taken(config.sources, some, drops), config.max_passes, counts, drops)
     return found
 

@@ -1,7 +1,6 @@
 """Dialogues: every format is read, every drop is named and counted, no held-out prompt is in train."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,44 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_curation.artifact import Part
-from data_curation.counts import Counts
-from data_curation.dialogues import Dialogue, DialoguesConfig, Tasks, dialogues
-from data_curation.documents import read_rows
-from data_curation.place import Place, parts_of
+from data_curation.dialogue_rows import Dialogue
+from data_curation.dialogues import DialoguesConfig, Tasks
 from data_curation.settings import InputError
-from data_curation.sources.listing import resolve
 from data_curation.sources.source import Source
-
-NO_TASKS = Tasks(train=0, dev=0, test=0)
-
-
-def chat(*contents: Any) -> dict[str, Any]:
-    """A record in OpenAI's form, turns in alternation."""
-    roles = ("user", "assistant") * len(contents)
-    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
-
-
-def make(tmp_path: Path, lines: Iterable[Any], name: str = "run", **settings: Any) -> tuple[dict[str, Part], Counts]:
-    """Parts and counts of the stage on one JSONL source; a line that is no dictionary is written as it is."""
-    folder = tmp_path / "source"
-    folder.mkdir(exist_ok=True)
-    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-    (folder / "a.jsonl").write_text(text)
-    source = Source(name="talk", kind="jsonl", path=str(folder), limit=settings.pop("limit", None))
-    config = DialoguesConfig(sources=[source], **{"tasks": NO_TASKS, **settings})
-    place = Place(str(tmp_path / name), tmp_path / f"{name}-scratch")
-    counts = dialogues(config, [resolve(source, tmp_path / "home")[0]], place)
-    return parts_of(place.pieces()), counts
-
-
-def rows(tmp_path: Path, split: str, name: str = "run") -> list[dict[str, Any]]:
-    """The rows of one published split."""
-    return list(read_rows(str(tmp_path / name / split / "00000.parquet")))
+from tests.data_curation.chats import NO_TASKS, chat, make, prepare, rows
 
 
 def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
-    """OpenAI messages, ShareGPT, Alpaca with and without input, and both prompt/completion forms agree."""
+    """OpenAI messages, ShareGPT, Alpaca with and without input, question/answer, both prompt/completion forms agree."""
     turns = chat("Q", "A")["messages"]
     lines: list[dict[str, Any]] = [
         {"messages": turns},
@@ -54,13 +24,14 @@ def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
         {"instruction": "Q", "input": "", "output": "A"},
         {"prompt": "Q", "completion": "A"},
         {"prompt": turns[:1], "completion": turns[1:]},
+        {"question": "Q", "answer": "A"},
         {"instruction": "Sum up", "input": "this", "output": "B", "system": "S"},
     ]
     _, counts = make(tmp_path, lines, dev_share=0.0, test_share=0.0)
     found = sorted(json.dumps(row["messages"]) for row in rows(tmp_path, "train"))
     system = {"role": "system", "content": "S"}
     assert [json.loads(one) for one in found] == [[system, *chat("Sum up\n\nthis", "B")["messages"]], turns]
-    assert counts.funnel == [{"step": "dedup", "reason": "exact repeat", "documents": 4, "bytes": 8}]
+    assert counts.funnel == [{"step": "dedup", "reason": "exact repeat", "documents": 5, "bytes": 10}]
 
 
 @pytest.mark.parametrize(
@@ -155,9 +126,7 @@ def test_parquet_sources_are_read(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     pq.write_table(pa.Table.from_pylist([chat("q", "a"), chat("r", "b")]), tmp_path / "files" / "x.parquet")
     source = Source(name="table", kind="parquet", path=str(tmp_path / "files"))
-    place = Place(str(tmp_path / "run"), tmp_path)
-    config = DialoguesConfig(sources=[source], tasks=NO_TASKS, dev_share=0.0, test_share=0.0)
-    dialogues(config, [resolve(source, tmp_path / "home")[0]], place)
+    prepare(tmp_path, DialoguesConfig(sources=[source], tasks=NO_TASKS, dev_share=0.0, test_share=0.0))
     assert [row["source"] for row in rows(tmp_path, "train")] == ["table", "table"]
 
 
@@ -166,4 +135,4 @@ def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of 2 conversations survived: 2 validate: empty turn"):
         make(tmp_path, [chat("q", ""), chat("r", " ")], tasks=Tasks(train=10, dev=0, test=0))
     with pytest.raises(InputError, match="split `train` is empty"):
-        dialogues(DialoguesConfig(tasks=NO_TASKS), [], Place(str(tmp_path / "none"), tmp_path))
+        prepare(tmp_path, DialoguesConfig(tasks=NO_TASKS), "none")

@@ -1,0 +1,139 @@
+"""Nearly equal conversations and prompts: planted ones are found, a plain count of words agrees, others stay."""
+
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_curation.dialogue_clusters import clusters
+from data_curation.dialogues import DialoguesConfig, Near, NearPrompts
+from data_curation.grams import shingles, words
+from tests.data_curation.chats import ALL_TRAIN, chat, make, said
+
+EDITS = (
+    "Please explain how {} works in simple words",
+    "please explain how {} works, in simple words!",
+    "Explain how {} works in simple words please",
+    "Please explain how {} works in plain simple words",
+    "Please explain in simple words how {} works.",
+)
+
+
+def texts(number: int, length: int, seed: int = 0) -> list[str]:
+    """Texts of random words from a vocabulary of their own."""
+    random = Random(seed)
+    return [" ".join(random.choices([f"w{index}" for index in range(5000)], k=length)) for _ in range(number)]
+
+
+def edited(text: str, edits: int, seed: int) -> str:
+    """The text with words replaced."""
+    random, listed = Random(seed), text.split()
+    for place in random.sample(range(len(listed)), edits):
+        listed[place] = f"x{random.randrange(10**6)}"
+    return " ".join(listed)
+
+
+def test_planted_near_duplicates_leave_one_and_are_counted(tmp_path: Path) -> None:
+    """Of 40 replies with one edited and one longer copy each the longest stays; replies half rewritten all stay."""
+    base = texts(40, 80)
+    lines: list[Any] = []
+    for number, text in enumerate(base):
+        lines += [
+            chat(f"prompt{number}", text),
+            chat(f"prompt{number}", edited(text, 1, number)),
+            chat(f"prompt{number}", f"{text} and more"),
+        ]
+        lines.append(chat(f"prompt{number}", edited(text, 30, number)))
+    _, counts = make(tmp_path, lines, **ALL_TRAIN)
+    assert [(row["step"], row["reason"], row["documents"]) for row in counts.funnel] == [
+        ("dedup", "near-duplicate", 80)
+    ]
+    kept = {reply for _, reply in said(tmp_path, "train")}
+    assert {f"{text} and more" for text in base} < kept
+    assert len(kept) == 80
+
+
+def test_other_replies_to_a_prompt_are_no_repeats(tmp_path: Path) -> None:
+    """Ten different replies to one prompt stay, and all fall into one split."""
+    make(tmp_path, [chat("Tell me a story.", text) for text in texts(10, 30)], **ALL_TRAIN)
+    assert len(said(tmp_path, "train")) == 10
+
+
+def test_the_order_of_records_does_not_matter(tmp_path: Path) -> None:
+    """Records in another order give the same bytes, near-duplicates among them."""
+    lines = [chat(f"p{number}", edited(text, edit, edit)) for number, text in enumerate(texts(20, 60))
+             for edit in (0, 1, 2)]  # fmt: skip
+    first, counts = make(tmp_path, lines, "first")
+    second, _ = make(tmp_path, lines[::-1], "second")
+    assert {name: part.digest for name, part in first.items()} == {name: part.digest for name, part in second.items()}
+    assert sum(row["documents"] for row in counts.funnel) >= 20
+
+
+def test_near_duplicates_of_held_out_prompts_never_train(tmp_path: Path) -> None:
+    """Each of 100 prompts in five planted wordings falls into one split whole, and held-out splits are filled."""
+    lines = [
+        chat(wording.format(f"topic{number} thing{number}"), f"reply {number} {index}")
+        for number in range(100)
+        for index, wording in enumerate(EDITS)
+    ]
+    make(tmp_path, lines, near=None, dev_share=0.2, test_share=0.2)
+    found = [{reply.split()[1] for _, reply in said(tmp_path, split)} for split in ("train", "dev", "test")]
+    assert sum(len(one) for one in found) == 100
+    assert all(len(one) > 8 for one in found)
+    assert sum(len(said(tmp_path, split)) for split in ("train", "dev", "test")) == 500
+
+
+def test_prompts_apart_but_for_marks_part_where_no_nearness_is_asked(tmp_path: Path) -> None:
+    """Without `near_prompts` the planted wordings part (else the test above would show nothing)."""
+    lines = [chat(wording.format(f"topic{n}"), f"r {n} {i}") for n in range(40) for i, wording in enumerate(EDITS)]
+    make(tmp_path, lines, near=None, near_prompts=None, dev_share=0.2, test_share=0.2)
+    found = [{reply.split()[1] for _, reply in said(tmp_path, split)} for split in ("train", "dev", "test")]
+    assert sum(len(one) for one in found) > 40
+
+
+def test_a_template_larger_than_the_held_out_share_trains(tmp_path: Path) -> None:
+    """A cluster of most conversations never is held out, whatever its hash; small ones still are."""
+    for seed in range(8):
+        template = [chat(f"Rewrite this sentence in a formal tone: {seed} {n}", f"r{n}") for n in range(60)]
+        others = [chat(f"unlike{n} question{n} number{n}", f"o{n}") for n in range(40)]
+        make(tmp_path, [*template, *others], f"run{seed}", near=None, dev_share=0.1, test_share=0.1)
+        held = [reply for split in ("dev", "test") for _, reply in said(tmp_path, split, f"run{seed}")]
+        assert held
+        assert not [reply for reply in held if reply.startswith("r")]
+
+
+@pytest.mark.parametrize("near", [Near(), NearPrompts()])
+def test_clusters_agree_with_a_plain_count_of_shared_runs(near: Near) -> None:
+    """Nothing is joined but by chains of pairs whose Jaccard index, counted word by word, is enough."""
+    given = [edited(text, edits, edits) for edits in (0, 1, 3, 9) for text in texts(40, 40, seed=1)]
+    given += ["", "?!", "one", "ONE.", "日本語の文", "日本語 の文", "naïve café", "Naïve  CAFÉ"]
+    sets = [set(shingles(words(text), near.ngram)) for text in given]
+    parent = list(range(len(given)))
+
+    def root(index: int) -> int:
+        return index if parent[index] == index else root(parent[index])
+
+    for one, other in combinations(range(len(given)), 2):
+        both = sets[one] | sets[other]
+        if both and len(sets[one] & sets[other]) / len(both) >= near.similarity:
+            parent[root(one)] = root(other)
+    names = np.array([root(index) for index in range(len(given))])
+    found = clusters(given, near)
+    same, expected = found[:, None] == found, names[:, None] == names
+    assert not (same & ~expected).any()
+    apart = ~np.eye(len(given), dtype=bool)
+    assert (same & apart).sum() > 0.95 * (expected & apart).sum() > 80
+
+
+def test_most_pairs_at_the_threshold_are_found() -> None:
+    """Of 400 pairs just above the similarity at least 95% are joined, beside a thousand other texts."""
+    config = DialoguesConfig()
+    assert config.near is not None
+    base = texts(400, 62, seed=5)
+    cut = [" ".join(text.split()[11:]) for text in base]  # 49 of 60 runs: similarity 0.817
+    found = clusters([*base, *cut, *texts(1000, 60, seed=6)], config.near)
+    assert np.mean(found[:400] == found[400:800]) > 0.95
+    assert len(set(found[800:].tolist())) == 1000

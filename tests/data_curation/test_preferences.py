@@ -1,0 +1,116 @@
+"""Preference records: every known shape gives one prompt with two replies, every fault is named and counted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data_curation.chats import ALL_TRAIN, chat, make, rows
+
+GOOD = {"prompt": "fine", "chosen": "yes", "rejected": "no"}
+
+
+def sides(chosen: list[str], rejected: list[str]) -> dict[str, Any]:
+    """A record of two whole conversations."""
+    return {"chosen": chat(*chosen)["messages"], "rejected": chat(*rejected)["messages"]}
+
+
+def hh(*turns: str) -> str:
+    """A transcript as HH writes it."""
+    names = ("Human", "Assistant") * len(turns)
+    return "".join(f"\n\n{name}: {text}" for name, text in zip(names, turns, strict=False))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": chat("Q")["messages"], "chosen": chat("Q", "A")["messages"][1:], "rejected": "B"},
+        {"prompt": "Q", "chosen": chat("Q", "A")["messages"][1:], "rejected": chat("Q", "B")["messages"][1:]},
+        {"prompt": "Q", "prompt_id": "x", "messages": chat("Q", "A")["messages"], "score_chosen": 8.0,
+         "score_rejected": 5.0, **sides(["Q", "A"], ["Q", "B"])},
+        sides(["Q", "A"], ["Q", "B"]),
+        {"chosen": hh("Q", "A"), "rejected": hh("Q", "B")},
+    ],
+    ids=["strings", "mixed", "replies", "UltraFeedback", "Tulu 3", "HH"],
+)  # fmt: skip
+def test_every_known_shape_gives_the_same_sides(tmp_path: Path, record: dict[str, Any]) -> None:
+    """The prompt, the chosen and the rejected reply come out the same, in the part of the preference records alone."""
+    parts, counts = make(tmp_path, [record, chat("other", "text")], **ALL_TRAIN)
+    (row,) = rows(tmp_path, "train-preferences")
+    assert (row["messages"], row["rejected"], row["source"]) == (chat("Q", "A")["messages"], "B", "talk")
+    assert [one["messages"][0]["content"] for one in rows(tmp_path, "train")] == ["other"]
+    assert (counts.made["train preferences"], counts.made["train conversations"]) == (1, 1)
+    assert parts["test-preferences"].files[0].rows == 0
+
+
+def test_turns_before_the_reply_and_system_prompts_stay(tmp_path: Path) -> None:
+    """Transcripts of several turns keep them; SmolTalk2's system prompt comes first on both sides."""
+    system = {"chat_template_kwargs": {"custom_instructions": "Be brief.", "enable_thinking": False}}
+    lines = [
+        {"chosen": hh("Hello there", "Hi", "Why?", "So"), "rejected": hh("Hello there", "Hi", "Why?", "No\n\nidea")},
+        {**sides(["Q", "A"], ["Q", "B"]), **system},
+        {**chat("R", "C"), **system},
+    ]
+    make(tmp_path, lines, **ALL_TRAIN)
+    found = {row["rejected"]: row["messages"] for row in rows(tmp_path, "train-preferences")}
+    assert found["No\n\nidea"] == chat("Hello there", "Hi", "Why?", "So")["messages"]
+    first = {"role": "system", "content": "Be brief."}
+    assert found["B"] == [first, *chat("Q", "A")["messages"]]
+    assert rows(tmp_path, "train")[0]["messages"] == [first, *chat("R", "C")["messages"]]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"prompt": "Q", "chosen": "A  b", "rejected": " A b\n"}, "identical sides"),
+        (sides(["Q", "A"], ["Q", "A"]), "identical sides"),
+        (sides(["Q", "A"], ["R", "B"]), "sides answer different prompts"),
+        (sides(["Q", "A", "R", "C"], ["Q", "B"]), "sides answer different prompts"),
+        ({"prompt": "Q", "chosen": "A", "rejected": " "}, "empty turn"),
+        ({"prompt": "", "chosen": "A", "rejected": "B"}, "empty turn"),
+        ({"prompt": "Q", "chosen": "A", "rejected": None}, "unknown format"),
+        ({"chosen": "A", "rejected": "B"}, "unknown format"),
+        ({"chosen": hh("Q", "A", "R"), "rejected": hh("Q", "B", "R")}, "roles do not alternate from user to assistant"),
+        ({"chosen": hh("Q"), "rejected": hh("R")}, "no assistant turn"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B" * 200}, "longer than max_bytes"),
+        ({"prompt": 1, "chosen": "A", "rejected": "B"}, "content is not text"),
+    ],
+)
+def test_each_fault_of_a_preference_has_its_name(tmp_path: Path, record: dict[str, Any], reason: str) -> None:
+    """One planted fault beside one good record: counted once under its reason; the good one stays."""
+    _, counts = make(tmp_path, [record, GOOD, chat("x", "y")], max_bytes=100, **ALL_TRAIN)
+    assert [(row["step"], row["reason"], row["documents"]) for row in counts.funnel] == [("validate", reason, 1)]
+    assert [row["rejected"] for row in rows(tmp_path, "train-preferences")] == ["no"]
+
+
+def test_preferences_and_chats_of_one_prompt_share_its_split(tmp_path: Path) -> None:
+    """However a prompt is written, its conversations and its preference records are held out together."""
+    lines: list[Any] = []
+    for number in range(120):
+        lines += [
+            chat(f"What is word{number}?", f"a{number}"),
+            {"prompt": f"what is  WORD{number}", "chosen": f"a{number}", "rejected": f"b{number}"},
+        ]
+    make(tmp_path, lines, dev_share=0.2, test_share=0.2)
+    for split in ("train", "dev", "test"):
+        chats = {row["messages"][1]["content"] for row in rows(tmp_path, split)}
+        given = {row["messages"][1]["content"] for row in rows(tmp_path, f"{split}-preferences")}
+        assert chats == given
+        assert len(chats) > 10
+
+
+def test_repeated_preferences_are_dropped(tmp_path: Path) -> None:
+    """Exact and nearly equal records (both replies count) leave one; another rejected reply is no repeat."""
+    long = " ".join(f"word{number}" for number in range(60))
+    lines = [
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": "Q", "chosen": "A", "rejected": "C"},
+        {"prompt": "long", "chosen": long, "rejected": "short"},
+        {"prompt": "long", "chosen": f"{long} more", "rejected": "short"},
+        chat("x", "y"),
+    ]
+    _, counts = make(tmp_path, lines, **ALL_TRAIN)
+    assert {(row["reason"], row["documents"]) for row in counts.funnel} == {("exact repeat", 1), ("near-duplicate", 1)}
+    assert sorted(row["rejected"] for row in rows(tmp_path, "train-preferences")) == ["B", "C", "short"]
