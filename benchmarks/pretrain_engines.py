@@ -92,7 +92,7 @@ def _decoder(row: Row, model: Any, kernel: Any) -> Any:
     recompute: Any = row.recompute
     wanted: Any = row.fusion
     fusion = fusion_for(next(model.parameters()).device, wanted)
-    return Decoder(model, torch.bfloat16, kernel, recompute, torch.cuda.is_available(), fusion)
+    return Decoder(model, torch.bfloat16, kernel, recompute, torch.cuda.is_available(), fusion, row.float8)
 
 
 def _step(row: Row, decoder: Any, optimizer: Any, ranks: Any) -> Callable[[], float]:

@@ -24,6 +24,8 @@ class Row:
     engine: str = "ours"
     kernel: str = "auto"
     fusion: str = "auto"
+    float8: bool = False
+    """Products of layers in 8 bits."""
     recompute: str = "none"
     ranks: int = 1
     """GPUs, with FSDP."""
@@ -96,6 +98,8 @@ ROWS = {
     "d20-8k-packed-compiled": replace(PACKED, fusion="compiled"),
     "d20-2k-compiled": replace(D20, rows=32, width=2048, fusion="compiled"),
     "1b-8k-compiled": replace(B1, fusion="compiled"),
+    "1b-8k-fp8": replace(B1, float8=True),
+    "d20-8k-fp8": replace(D20, float8=True),
     "1b-8k-sdpa": replace(B1, kernel="sdpa"),
     "d20-2k-sdpa": replace(D20, rows=32, width=2048, kernel="sdpa"),
     "d20-32k-sdpa": replace(D20, rows=2, width=32768, kernel="sdpa"),
@@ -113,6 +117,8 @@ PEERS = {
     "d20-8k-packed": ("d20-8k-packed-trainer-flash4", None),
     "d20-8k-packed-flex": ("d20-8k-packed-trainer-mask", None),
     "1b-8k": ("1b-8k-trainer", None),
+    "1b-8k-fp8": ("1b-8k", 1.2),
+    "d20-8k-fp8": ("d20-8k", None),
     "d20-8k-x2": ("d20-8k", 1.9),
     "d20-128k-x2": ("d20-128k", None),
     "1b-128k-x2": ("1b-128k", None),

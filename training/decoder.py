@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         self.dtype, self.epsilon = dtype, config.rms_norm_eps
         self.embedding, self.norm, self.head = inner.embed_tokens, inner.norm, model.lm_head
         self.layers = nn.ModuleList(Layer(layer, run) for layer in inner.layers)
-        self.recomputes = recompute != "none"
+        self.recomputes, self.float8 = recompute != "none", float8
         self.rotary = inner.rotary_emb
         self.last_norm: Any = torch.compile(_add_norm, dynamic=False) if compile else _add_norm
 
@@ -138,8 +138,8 @@ def _float8_layer(
     *, shape: Heads, kernel: Kernel,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The same with products in 8 bits."""
-    x, qkv = float8_layer.norm_product(x, delta, norm1, torch.cat([w_q, w_k, w_v]), shape.epsilon)
-    query, key, value = rotated_heads(qkv, q_norm, k_norm, cos, sin, shape, "triton")
+    weight = torch.cat([w_q, w_k, w_v])
+    x, query, key, value = float8_layer.first_half(x, delta, norm1, weight, q_norm, k_norm, cos, sin, shape)
     mixed = attend(query, key, value, layout, kernel, shape.width**-0.5).reshape(len(x), -1)
     return float8_layer.second_half(x, mixed, w_o, norm2, torch.cat([w_gate, w_up]), w_down, shape.epsilon)
 

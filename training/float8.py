@@ -5,13 +5,14 @@ before it writes. Hopper's products want both sides in rows along what is summed
 tokens, so its two sides are turned, and then have one scale.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from training.norms import padded, shares_of
+from training.norms import HEAD_WAVES, padded, shares_of
 
 FORMAT = torch.float8_e4m3fn
 """Gradients too: with a scale for every token five bits of exponent gain nothing over a third digit."""
@@ -30,9 +31,8 @@ class Rows(NamedTuple):
 
 def product(a: Rows, b: Rows, dtype: torch.dtype, fast: bool = True) -> Tensor:
     """a [m, k] times b [n, k] turned: [m, n]. `fast` sums in the tensor cores' own precision, for short sums."""
-    return torch._scaled_mm(
-        a.values, b.values.T, scale_a=a.scale[:, None], scale_b=b.scale[None], out_dtype=dtype, use_fast_accum=fast
-    )
+    scales = {"scale_a": a.scale[:, None], "scale_b": b.scale[None]}
+    return torch._scaled_mm(a.values, b.values.T, **scales, out_dtype=dtype, use_fast_accum=fast)  # type: ignore
 
 
 def gradients(d_out: Rows, x: Rows, weight: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ def gradients(d_out: Rows, x: Rows, weight: Rows, dtype: torch.dtype) -> tuple[T
 
 def rows_of(x: Tensor) -> Rows:
     """x [rows, size] in 8 bits."""
-    out = _empty(*x.shape, x.device)
+    out = _empty(x.shape, x.device)
     grid, tile = _tiles(*x.shape)
     _kernels().rows[grid](x, *out, len(x), **tile)
     return out
@@ -51,7 +51,7 @@ def rows_of(x: Tensor) -> Rows:
 def turned(x: Rows) -> Rows:
     """[size, rows], with the largest of the scales for all."""
     rows, columns = x.values.shape
-    out = _empty(columns, rows, x.values.device)
+    out = _empty((columns, rows), x.values.device)
     grid = (-(-rows // HIGH), -(-columns // WIDE))
     _kernels().turn[grid](*x, x.scale.amax(), *out, rows, columns, HIGH=HIGH, WIDE=WIDE, num_warps=8)
     return out
@@ -59,7 +59,7 @@ def turned(x: Rows) -> Rows:
 
 def add_norm(x: Tensor, delta: Tensor | None, norm: Tensor, epsilon: float) -> tuple[Tensor, Rows]:
     """The sum and its root mean square norm; without `delta` the sum is x itself."""
-    total, normed = x if delta is None else torch.empty_like(x), _empty(*x.shape, x.device)
+    total, normed = x if delta is None else torch.empty_like(x), _empty(x.shape, x.device)
     grid, tile = _tiles(*x.shape)
     _kernels().add_norm[grid](x, delta, norm, total, *normed, len(x), epsilon, **tile)
     return total, normed
@@ -69,7 +69,7 @@ def add_norm_back(
     total: Tensor, norm: Tensor, d_normed: Tensor, d_total: Tensor | None, epsilon: float, low: bool
 ) -> tuple[Tensor, Tensor, Rows | None]:
     """Gradients of the sum (with `d_total` added) and of the norm's weight; with `low` the first one in 8 bits too."""
-    dx, rows = torch.empty_like(total), _empty(*total.shape, total.device) if low else None
+    dx, rows = torch.empty_like(total), _empty(total.shape, total.device) if low else None
     (programs,), tile = _tiles(*total.shape)
     shares = shares_of(total.device, programs, total.shape[1])
     _kernels().add_norm_back[(len(shares),)](
@@ -81,7 +81,7 @@ def add_norm_back(
 def swiglu(both: Tensor) -> Rows:
     """silu(gate) * up of gates and ups [tokens, 2 size]."""
     tokens, size = len(both), both.shape[1] // 2
-    out = _empty(tokens, size, both.device)
+    out = _empty((tokens, size), both.device)
     grid, tile = _tiles(tokens, size)
     _kernels().swiglu[grid](both, *out, tokens, **tile)
     return out
@@ -89,15 +89,32 @@ def swiglu(both: Tensor) -> Rows:
 
 def swiglu_back(both: Tensor, d_inner: Tensor) -> Rows:
     """The gradient of gates and ups."""
-    out = _empty(*both.shape, both.device)
+    out = _empty(both.shape, both.device)
     grid, tile = _tiles(*d_inner.shape)
     _kernels().swiglu_back[grid](both, d_inner, *out, len(both), **tile)
     return out
 
 
-def _empty(rows: int, size: int, device: torch.device) -> Rows:
-    scale = torch.empty(rows, dtype=torch.float32, device=device)
-    return Rows(torch.empty((rows, size), dtype=FORMAT, device=device), scale)
+def rotate_back(
+    qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor, d_heads: list[Tensor],
+    epsilon: float,
+) -> tuple[Rows, Tensor, Tensor]:  # fmt: skip
+    """The gradient of qkv from those of rotated queries and keys and of values; of both norms, empty without them."""
+    tokens, half = cos.shape
+    out, (query, key, _) = _empty(qkv.shape, qkv.device), d_heads
+    shares = [shares_of(qkv.device, tokens, 2 * half, HEAD_WAVES) for _ in range(2)]
+    _kernels().rotate_back[(len(shares[0]),)](
+        qkv, q_norm, k_norm, cos, sin, *d_heads, *out, *shares, tokens, epsilon, HEADS=query.shape[1],
+        PADDED=padded(query.shape[1]), KV_HEADS=key.shape[1], KV_PADDED=padded(key.shape[1]), HALF=half,
+    )  # fmt: skip
+    if q_norm is None:
+        return out, shares[0].new_empty(0), shares[1].new_empty(0)
+    return out, shares[0].sum(0), shares[1].sum(0)
+
+
+def _empty(shape: Sequence[int], device: torch.device) -> Rows:
+    scale = torch.empty(shape[0], dtype=torch.float32, device=device)
+    return Rows(torch.empty(tuple(shape), dtype=FORMAT, device=device), scale)
 
 
 def _tiles(rows: int, size: int) -> tuple[tuple[int], dict[str, int]]:

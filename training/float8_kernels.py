@@ -1,7 +1,7 @@
-"""Triton kernels that leave their numbers in 8 bits, each row with a power of two as its scale, and that turn such rows.
+"""Triton kernels that leave their numbers in 8 bits, with a scale for each row, and that turn such rows.
 
-A scale that is a power of two loses nothing: rows that get another one keep their bits, whatever is above the
-smallest numbers of the format. Numbers are computed in float32.
+Scales are powers of two, so that rows of another scale keep their digits, but for those near the format's smallest
+numbers. Numbers are computed in float32.
 """
 
 # Triton's language has no types.
@@ -47,10 +47,11 @@ def turn(
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     largest = tl.load(largest_at)
     factor = (tl.load(scale_at + row, row < rows, 0.0) / largest).to(tl.float16)
-    x = tl.load(x_at + row[:, None] * columns + column[None, :], inside, 0.0)
+    x = tl.load(x_at + row[:, None] * columns + column[None, :], inside)
     # Exact in float16: what falls below its numbers is none of 8 bits either.
     low = (x.to(tl.float16) * factor[:, None]).to(tl.float8e4nv)
-    tl.store(out_at + column[:, None] * rows + row[None, :], tl.trans(low), tl.trans(inside))
+    inside = (column < columns)[:, None] & (row < rows)[None, :]
+    tl.store(out_at + column[:, None] * rows + row[None, :], tl.trans(low), inside)
     if tl.program_id(0) == 0:
         tl.store(out_scale_at + column, largest + tl.zeros([WIDE], tl.float32), column < columns)
 
@@ -80,7 +81,7 @@ def add_norm_back(
     x_at, weight_at, d_out_at, d_sum_at, dx_at, out_at, scale_at, d_weight_at, tokens, epsilon,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """From d_out and the gradient of the sum: dx, with `out_at` also in 8 bits, and this program's share of d_weight."""
+    """From d_out and the gradient of the sum: dx, with `out_at` in 8 bits too, and this program's share of d_weight."""
     program, column = tl.program_id(0), tl.arange(0, BLOCK)[None, :]
     weight = tl.load(weight_at + column, column < SIZE, 0.0)
     d_weight = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -125,10 +126,82 @@ def swiglu_back(
     gate = tl.load(both_at + place, inside, 0.0).to(tl.float32)
     up = tl.load(both_at + place + SIZE, inside, 0.0).to(tl.float32)
     d_inner = tl.load(d_inner_at + row[:, None] * SIZE + column, inside, 0.0).to(tl.float32)
-    open = tl.sigmoid(gate)
-    d_up = d_inner * gate * open
-    d_gate = d_inner * up * open * (1 + gate * (1 - open))
+    share = tl.sigmoid(gate)
+    d_up = d_inner * gate * share
+    d_gate = d_inner * up * share * (1 + gate * (1 - share))
     factor, scale = _scales(tl.maximum(tl.max(tl.abs(d_gate), 1), tl.max(tl.abs(d_up), 1)))
     tl.store(out_at + place, (d_gate * factor[:, None]).to(tl.float8e4nv), inside)
     tl.store(out_at + place + SIZE, (d_up * factor[:, None]).to(tl.float8e4nv), inside)
     tl.store(scale_at + row, scale, row < tokens)
+
+
+@triton.jit
+def rotate_back(
+    qkv_at, q_norm_at, k_norm_at, cos_at, sin_at, d_query_at, d_key_at, d_value_at, out_at, scale_at, d_q_norm_at,
+    d_k_norm_at, tokens, epsilon,
+    HEADS: tl.constexpr, PADDED: tl.constexpr, KV_HEADS: tl.constexpr, KV_PADDED: tl.constexpr, HALF: tl.constexpr,
+):  # fmt: skip
+    """From the gradients of rotated queries and keys and of values that of qkv in 8 bits, and shares of the norms'."""
+    program, column = tl.program_id(0), tl.arange(0, HALF)[None, :]
+    head, kv_head = tl.arange(0, PADDED)[:, None], tl.arange(0, KV_PADDED)[:, None]
+    place, kv_place = head * 2 * HALF + column, kv_head * 2 * HALF + column
+    inside, kv_inside = (head < HEADS) & (column < HALF), (kv_head < KV_HEADS) & (column < HALF)
+    size, kv_size = HEADS * 2 * HALF, KV_HEADS * 2 * HALF
+    q_first, q_second = tl.zeros([PADDED, HALF], tl.float32), tl.zeros([PADDED, HALF], tl.float32)
+    k_first, k_second = tl.zeros([KV_PADDED, HALF], tl.float32), tl.zeros([KV_PADDED, HALF], tl.float32)
+    token, step = program.to(tl.int64), tl.num_programs(0).to(tl.int64)
+    for _ in range(program, tokens, tl.num_programs(0)):
+        row = token * (size + 2 * kv_size)
+        cos, sin = tl.load(cos_at + token * HALF + column), tl.load(sin_at + token * HALF + column)
+        qa, qb, share_a, share_b = _head_back(
+            qkv_at + row + place, d_query_at + token * size + place, q_norm_at, cos, sin, column, inside, epsilon, HALF
+        )
+        q_first, q_second = q_first + share_a, q_second + share_b
+        ka, kb, share_a, share_b = _head_back(
+            qkv_at + row + size + kv_place, d_key_at + token * kv_size + kv_place, k_norm_at, cos, sin, column,
+            kv_inside, epsilon, HALF,
+        )  # fmt: skip
+        k_first, k_second = k_first + share_a, k_second + share_b
+        d_value = d_value_at + token * kv_size + kv_place
+        va, vb = tl.load(d_value, kv_inside, 0.0).to(tl.float32), tl.load(d_value + HALF, kv_inside, 0.0).to(tl.float32)
+        largest = tl.maximum(_largest(qa, qb), tl.maximum(_largest(ka, kb), _largest(va, vb)))
+        factor, scale = _scales(largest)
+        out = out_at + row + place
+        tl.store(out, (qa * factor).to(tl.float8e4nv), inside)
+        tl.store(out + HALF, (qb * factor).to(tl.float8e4nv), inside)
+        out = out_at + row + size + kv_place
+        tl.store(out, (ka * factor).to(tl.float8e4nv), kv_inside)
+        tl.store(out + HALF, (kb * factor).to(tl.float8e4nv), kv_inside)
+        tl.store(out + kv_size, (va * factor).to(tl.float8e4nv), kv_inside)
+        tl.store(out + kv_size + HALF, (vb * factor).to(tl.float8e4nv), kv_inside)
+        tl.store(scale_at + token, scale)
+        token += step
+    if q_norm_at is not None:
+        share = program * 2 * HALF + tl.arange(0, HALF)
+        tl.store(d_q_norm_at + share, tl.sum(q_first, 0))
+        tl.store(d_q_norm_at + share + HALF, tl.sum(q_second, 0))
+        tl.store(d_k_norm_at + share, tl.sum(k_first, 0))
+        tl.store(d_k_norm_at + share + HALF, tl.sum(k_second, 0))
+
+
+@triton.jit
+def _head_back(x_at, d_out_at, weight_at, cos, sin, column, inside, epsilon, HALF: tl.constexpr):
+    """Both halves of the heads' gradient from that of the rotated ones, and their share of the norm's."""
+    low, high = tl.load(d_out_at, inside, 0.0).to(tl.float32), tl.load(d_out_at + HALF, inside, 0.0).to(tl.float32)
+    da, db = low * cos + high * sin, high * cos - low * sin
+    first, second = da, db  # without a norm of no use
+    if weight_at is not None:
+        a = tl.load(x_at, inside, 0.0).to(tl.float32)
+        b = tl.load(x_at + HALF, inside, 0.0).to(tl.float32)
+        factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + epsilon)[:, None]
+        a, b = a * factor, b * factor
+        first, second = da * a, db * b
+        da, db = da * tl.load(weight_at + column), db * tl.load(weight_at + HALF + column)
+        mean = ((tl.sum(da * a, 1) + tl.sum(db * b, 1)) / (2 * HALF))[:, None]
+        da, db = factor * (da - a * mean), factor * (db - b * mean)
+    return da, db, first, second
+
+
+@triton.jit
+def _largest(a, b):
+    return tl.max(tl.maximum(tl.abs(a), tl.abs(b)))

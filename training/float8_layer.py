@@ -9,17 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.float8 import Rows, add_norm, add_norm_back, gradients, product, rows_of, swiglu, swiglu_back, turned
+from training.float8 import (
+    Rows,
+    add_norm,
+    add_norm_back,
+    gradients,
+    product,
+    rotate_back,
+    rows_of,
+    swiglu,
+    swiglu_back,
+)
+from training.rotary import Heads, parts_of, rotated
 
 Some = tuple[Tensor, ...]
 
 
-def norm_product(
-    x: Tensor, delta: Tensor | None, norm: Tensor, weight: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """`x + delta` and the product of its norm with `weight`: x, delta [tokens, size], weight [out, size]."""
-    total, out, *_ = _norm_product(x, delta, norm, weight.to(x.dtype), epsilon)
-    return x if delta is None else total, out
+def first_half(
+    x: Tensor, delta: Tensor | None, norm: Tensor, weight: Tensor, q_norm: Tensor | None, k_norm: Tensor | None,
+    cos: Tensor, sin: Tensor, shape: Heads,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`x + delta`, and from the product of its norm with `weight` queries, keys and values for attention.
+
+    x, delta [tokens, size], weight [(heads + 2 kv_heads) width, size]; see rotary.rotated_heads for the rest.
+    """
+    found = _FirstHalf.apply(x, delta, norm, weight.to(x.dtype), q_norm, k_norm, cos, sin, shape)
+    total, query, key, value = found  # type: ignore[misc]
+    return x if delta is None else total, query, key, value
 
 
 def second_half(
@@ -34,7 +50,33 @@ def second_half(
     return total, out
 
 
-# ---- norm and product -----------------------------------------------------------------------------------------------
+# ---- up to attention ------------------------------------------------------------------------------------------------
+
+
+class _FirstHalf(torch.autograd.Function):
+    """Operators that torch.compile keeps whole. The values are a part of qkv, which no operator may return."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, delta: Tensor | None, norm: Tensor, weight: Tensor, q_norm: Tensor | None,
+        k_norm: Tensor | None, cos: Tensor, sin: Tensor, shape: Heads,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        total, qkv, *low = _norm_product(x, delta, norm, weight, shape.epsilon)
+        query, key = rotated(qkv, q_norm, k_norm, cos, sin, shape.heads, shape.kv_heads, shape.epsilon)
+        kept = x if delta is None else total
+        ctx.save_for_backward(kept, norm, qkv, q_norm, k_norm, cos, sin, *low)
+        ctx.added, ctx.epsilon = delta is not None, shape.epsilon
+        return total, query, key, parts_of(qkv, shape.heads, shape.kv_heads, shape.width)[2]
+
+    @staticmethod
+    def backward(ctx: Any, *found: Tensor) -> tuple[Tensor | None, ...]:
+        total, norm, qkv, q_norm, k_norm, cos, sin, *low = ctx.saved_tensors
+        d_total, *d_heads = (one.contiguous() for one in found)
+        dx, d_norm, d_weight, d_q_norm, d_k_norm = _first_half_back(
+            total, norm, qkv, q_norm, k_norm, cos, sin, low, d_heads, d_total if ctx.added else None, ctx.epsilon
+        )
+        d_norms = (d_q_norm, d_k_norm) if q_norm is not None else (None, None)
+        return dx, dx if ctx.added else None, d_norm, d_weight, *d_norms, None, None, None
 
 
 @torch.library.custom_op("tokenmill::float8_norm_product", mutates_args=())
@@ -44,19 +86,20 @@ def _norm_product(
     total, normed = add_norm(x, delta, norm, epsilon)
     low = rows_of(weight)
     # An operator may not return its input.
-    return x.new_empty(0) if delta is None else total, product(normed, low, x.dtype), *normed, *low
+    kept = x.new_empty(0) if delta is None else total
+    return kept, product(normed, low, x.dtype), *normed, *low  # type: ignore[reportReturnType]
 
 
-@torch.library.custom_op("tokenmill::float8_norm_product_back", mutates_args=())
-def _norm_product_back(
-    total: Tensor, norm: Tensor, normed: Tensor, normed_scale: Tensor, weight: Tensor, weight_scale: Tensor,
-    d_total: Tensor | None, d_out: Tensor, epsilon: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of the sum (with `d_total` added), of the norm's weight and of the product's."""
-    low = Rows(weight, weight_scale)
-    d_normed, d_weight = gradients(rows_of(d_out), Rows(normed, normed_scale), low, total.dtype)
+@torch.library.custom_op("tokenmill::float8_first_half_back", mutates_args=())
+def _first_half_back(
+    total: Tensor, norm: Tensor, qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor,
+    low: list[Tensor], d_heads: list[Tensor], d_total: Tensor | None, epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of the sum (with `d_total` added), of the norm's weight, of the product's and of the heads' norms'."""
+    d_qkv, d_q_norm, d_k_norm = rotate_back(qkv, q_norm, k_norm, cos, sin, d_heads, epsilon)
+    d_normed, d_weight = gradients(d_qkv, Rows(*low[:2]), Rows(*low[2:]), total.dtype)
     dx, d_norm, _ = add_norm_back(total, norm, d_normed, d_total, epsilon, low=False)
-    return dx, d_norm, d_weight
+    return dx, d_norm, d_weight, d_q_norm, d_k_norm
 
 
 @_norm_product.register_fake
@@ -65,24 +108,14 @@ def _(x: Tensor, delta: Tensor | None, norm: Tensor, weight: Tensor, epsilon: fl
     return total, x.new_empty((len(x), len(weight))), *_like(x), *_like(weight)
 
 
-@_norm_product_back.register_fake
-def _(total: Tensor, norm: Tensor, normed: Tensor, normed_scale: Tensor, weight: Tensor, *_: Any) -> Some:
-    return torch.empty_like(total), torch.empty_like(norm), torch.empty_like(weight, dtype=total.dtype)
-
-
-def _keep_norm_product(ctx: Any, inputs: Some, output: Some) -> None:
-    x, delta, norm, _, ctx.epsilon = inputs
-    ctx.added = delta is not None
-    ctx.save_for_backward(output[0] if ctx.added else x, norm, *output[2:])
-
-
-def _norm_product_gradients(ctx: Any, d_total: Tensor, d_out: Tensor, *_: Any) -> tuple[Any, ...]:
-    d_sum = d_total.contiguous() if ctx.added else None
-    dx, d_norm, d_weight = _norm_product_back(*ctx.saved_tensors, d_sum, d_out.contiguous(), ctx.epsilon)
-    return dx, dx if ctx.added else None, d_norm, d_weight, None
-
-
-_norm_product.register_autograd(_norm_product_gradients, setup_context=_keep_norm_product)
+@_first_half_back.register_fake
+def _(
+    total: Tensor, norm: Tensor, qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor,
+    low: list[Tensor], *_: Any,
+) -> Some:  # fmt: skip
+    empty = total.new_empty(0, dtype=torch.float32)
+    norms = (empty.clone() if one is None else torch.empty_like(one) for one in (q_norm, k_norm))
+    return torch.empty_like(total), torch.empty_like(norm), torch.empty_like(low[2], dtype=total.dtype), *norms
 
 
 # ---- from attention to the layer's end ------------------------------------------------------------------------------
@@ -100,7 +133,8 @@ def _second_half(
     halves = product(normed, low_both, x.dtype)
     inner = swiglu(halves)
     out = product(inner, low_down, x.dtype)
-    return total, out, halves, *low_mixed, *normed, *inner, *low_out, *low_both, *low_down
+    low = (*low_mixed, *normed, *inner, *low_out, *low_both, *low_down)
+    return total, out, halves, *low  # type: ignore[reportReturnType]
 
 
 @torch.library.custom_op("tokenmill::float8_second_half_back", mutates_args=())

@@ -31,8 +31,9 @@ class Shared(Settings):
     """AdamW's decoupled decay of matrices; embeddings and norms have none."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Numbers in which is computed; weights and optimizer are always float32."""
+    dtype: Literal["float32", "bfloat16", "float8"] = "bfloat16"
+    """Numbers in which is computed; weights and optimizer are always float32. `float8` (a Hopper GPU or newer): the
+    layers' products in 8 bits with a scale per token and per row of a weight, all else bfloat16."""
     z_loss: float = 0.0
     """Weight of the squared log of the softmax's divisor in the loss; 1e-4 keeps logits small (PaLM, section 5)."""
     attention: Literal["auto", "flash4", "flex", "flash2", "sdpa"] = outside_identity("auto")

@@ -55,8 +55,8 @@ class _ByTriton(torch.autograd.Function):
         ctx.save_for_backward(qkv, q_norm, k_norm, cos, sin)
         ctx.epsilon = shape.epsilon
         heads, kv_heads = shape.heads, shape.kv_heads
-        query, key = _rotated_heads(qkv, q_norm, k_norm, cos, sin, heads, kv_heads, shape.epsilon)
-        return query, key, _parts(qkv, heads, kv_heads, shape.width)[2]
+        query, key = rotated(qkv, q_norm, k_norm, cos, sin, heads, kv_heads, shape.epsilon)
+        return query, key, parts_of(qkv, heads, kv_heads, shape.width)[2]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -68,13 +68,14 @@ class _ByTriton(torch.autograd.Function):
 
 
 @torch.library.custom_op("tokenmill::rotated_heads", mutates_args=())
-def _rotated_heads(
+def rotated(
     qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, cos: Tensor, sin: Tensor,
     heads: int, kv_heads: int, epsilon: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Queries and keys."""
     tokens, half = cos.shape
     found: list[Tensor] = []
-    for part, norm in zip(_parts(qkv, heads, kv_heads, 2 * half), (q_norm, k_norm), strict=False):
+    for part, norm in zip(parts_of(qkv, heads, kv_heads, 2 * half), (q_norm, k_norm), strict=False):
         number = part.shape[1]
         out = torch.empty_like(part, memory_format=torch.contiguous_format)
         kernels().rotate[(tokens,)](
@@ -94,8 +95,9 @@ def _rotated_heads_back(
     d_qkv = torch.empty_like(qkv)
     sizes = d_query.shape[1], d_key.shape[1], 2 * half
     norms: list[Tensor] = []
+    parts, d_parts = parts_of(qkv, *sizes), parts_of(d_qkv, *sizes)
     for part, d_part, norm, d_out, d_behind in zip(
-        _parts(qkv, *sizes), _parts(d_qkv, *sizes), (q_norm, k_norm), (d_query, d_key), (None, d_value), strict=False
+        parts, d_parts, (q_norm, k_norm), (d_query, d_key), (None, d_value), strict=False
     ):
         number = d_out.shape[1]
         shares = shares_of(qkv.device, tokens, 2 * half, HEAD_WAVES)
@@ -107,7 +109,7 @@ def _rotated_heads_back(
     return d_qkv, norms[0], norms[1]
 
 
-@_rotated_heads.register_fake
+@rotated.register_fake
 def _(qkv: Tensor, q_norm: Any, k_norm: Any, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, _: float) -> Any:
     width = 2 * cos.shape[1]
     return tuple(qkv.new_empty((len(qkv), number, width)) for number in (heads, kv_heads))
@@ -119,5 +121,6 @@ def _(qkv: Tensor, q_norm: Tensor | None, k_norm: Tensor | None, *_: Any) -> Any
     return torch.empty_like(qkv), *(empty if one is None else torch.empty_like(one) for one in (q_norm, k_norm))
 
 
-def _parts(qkv: Tensor, heads: int, kv_heads: int, width: int) -> tuple[Tensor, ...]:
+def parts_of(qkv: Tensor, heads: int, kv_heads: int, width: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values where they lie in qkv, [tokens, _, width]."""
     return qkv.view(len(qkv), -1, width).split([heads, kv_heads, kv_heads], 1)

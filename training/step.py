@@ -17,6 +17,7 @@ from training import optimizers, parallel
 from training.attention import kernel_for
 from training.batches import Batch, Batches
 from training.decoder import Decoder
+from training.float8 import UNIT
 from training.guard import reason_to_skip
 from training.handover import load_state
 from training.layout import BLOCK, layout_of
@@ -141,8 +142,27 @@ def decoder_for(
     kernel = kernel_for(device, run.attention, run.phase.seq_len)
     if recompute == "auto":
         recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
-    dtype = torch.bfloat16 if run.dtype == "bfloat16" else torch.float32
-    return Decoder(model, dtype, kernel, recompute, not cpu, fusion_for(device, run.fusion))
+    if run.dtype == "float8":
+        _check_float8(run, model, device)
+    dtype = torch.float32 if run.dtype == "float32" else torch.bfloat16
+    return Decoder(model, dtype, kernel, recompute, not cpu, fusion_for(device, run.fusion), run.dtype == "float8")
+
+
+def _check_float8(run: PhaseRun, model: Any, device: torch.device) -> None:
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        raise ConfigError("pretrain.dtype is float8, which needs a GPU of compute capability 9.0 or more: use bfloat16")
+    if run.phase.seq_len % UNIT:
+        raise ConfigError(
+            f"pretrain.phases[{run.index}].seq_len is {run.phase.seq_len}: with pretrain.dtype float8 give a multiple "
+            f"of {UNIT}"
+        )
+    for name, parameter in model.model.layers.named_parameters():
+        if parameter.ndim == 2 and any(size % UNIT for size in parameter.shape):
+            shape = " by ".join(map(str, parameter.shape))
+            raise ConfigError(
+                f"pretrain.dtype is float8, but {name} is {shape}: products in 8 bits need multiples of {UNIT}: "
+                "change the sizes in pretrain.model or use bfloat16"
+            )
 
 
 def _check_shares(run: PhaseRun, rows: int, ranks: Ranks, decoder: Decoder) -> None:
@@ -153,7 +173,8 @@ def _check_shares(run: PhaseRun, rows: int, ranks: Ranks, decoder: Decoder) -> N
             f"run.resources.ranks is {among}: a step of {rows} rows of {length} tokens does not go evenly to them: "
             "change pretrain.tokens_per_step or the ranks"
         )
-    unit = 2 * ranks.context.ranks * (BLOCK if decoder.kernel == "flex" else 1) if ranks.context else 1
+    block = BLOCK if decoder.kernel == "flex" else UNIT if decoder.float8 else 1
+    unit = 2 * ranks.context.ranks * block if ranks.context else 1
     if length % unit:
         raise ConfigError(
             f"run.resources.context_ranks is {ranks.world // ranks.replicas}: rows of {length} tokens are no whole "
