@@ -109,7 +109,7 @@ def measure(name: str, row: Row, ceiling: float) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     if not gpu:
         torch.set_num_threads(1)
-    clock = Clock(row.tokens)
+    clock = Clock(row)
     engine = ours if row.engine == "ours" else hugging_face
     step = engine(row, clock)
     speed = sorted(clock.speeds)[len(clock.speeds) // 2]

@@ -9,13 +9,15 @@ from typing import Any
 from benchmarks.pretrain_rows import Row
 
 REPEATS, STEPS, WARM = 3, 5, 4
+LONG_STEPS, LONG_WARM = 1, 1
+"""Of rows of 128k tokens, whose steps take seconds."""
 
 
 @dataclass
 class Clock:
-    """Takes the times of steps: the first, then WARM that do not count, then REPEATS times STEPS."""
+    """Takes the times of steps: the first, then some warm ones that do not count, then REPEATS times `steps`."""
 
-    tokens: int
+    row: Row
     count: int = 0
     begin: float = field(default_factory=time.monotonic)
     first_seconds: float = 0.0
@@ -25,23 +27,35 @@ class Clock:
     def tick(self, loss: float | None = None) -> None:
         """A step is over."""
         self.count += 1
-        if loss is not None and (self.count == 1 or self.count == TICKS):
+        if loss is not None and (self.count == 1 or self.count == self.ticks):
             self.losses.append(round(loss, 4))
         if self.count == 1:
             self.first_seconds = round(self._since(), 2)
-        elif self.count == 1 + WARM:
+        elif self.count == 1 + self.warm:
             self._since()
-        elif self.count > 1 + WARM and (self.count - 1 - WARM) % STEPS == 0:
-            self.speeds.append(STEPS * self.tokens / self._since())
+        elif self.count > 1 + self.warm and (self.count - 1 - self.warm) % self.steps == 0:
+            self.speeds.append(self.steps * self.row.tokens / self._since())
+
+    @property
+    def steps(self) -> int:
+        """Steps of one repeat."""
+        return LONG_STEPS if self.row.width >= 131072 else STEPS
+
+    @property
+    def warm(self) -> int:
+        """Steps after the first that do not count."""
+        return LONG_WARM if self.row.width >= 131072 else WARM
+
+    @property
+    def ticks(self) -> int:
+        """All steps."""
+        return 1 + self.warm + REPEATS * self.steps
 
     def _since(self) -> float:
         synchronize()
         now = time.monotonic()
         seconds, self.begin = now - self.begin, now
         return seconds
-
-
-TICKS = 1 + WARM + REPEATS * STEPS
 
 
 @dataclass
@@ -71,7 +85,7 @@ def ours(row: Row, clock: Clock) -> Ours:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     step = _step(row, decoder, optimizer, ranks)
     clock.begin = time.monotonic()
-    for _ in range(TICKS):
+    for _ in range(clock.ticks):
         clock.tick(step())
     switch = None
     if row.then:
@@ -167,11 +181,11 @@ def hugging_face(row: Row, clock: Clock) -> None:
         arguments = TrainingArguments(
             output_dir=folder, bf16=True, use_cpu=not gpu, use_liger_kernel=gpu, learning_rate=1e-4,
             lr_scheduler_type="constant", weight_decay=0.1, optim="adamw_torch_fused", max_grad_norm=1.0,
-            per_device_train_batch_size=row.rows, max_steps=TICKS, train_sampling_strategy="sequential",
+            per_device_train_batch_size=row.rows, max_steps=clock.ticks, train_sampling_strategy="sequential",
             report_to=[], save_strategy="no", logging_steps=1, logging_first_step=True, disable_tqdm=True,
             dataloader_pin_memory=gpu,
         )  # fmt: skip
-        trainer = Trainer(model=model, args=arguments, train_dataset=rows * TICKS, callbacks=[Ticks()])  # type: ignore
+        trainer = Trainer(model=model, args=arguments, train_dataset=rows * clock.ticks, callbacks=[Ticks()])  # type: ignore
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     clock.losses = [round(float(losses[0]), 4), round(float(losses[-1]), 4)]
