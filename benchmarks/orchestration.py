@@ -28,7 +28,6 @@ from data_curation.files import join, write_bytes
 from data_curation.settings import sha256_of
 from flows.config import WORDS, load
 from flows.server import environment, serving
-from flows.start import prepare
 from tasks.artifact import Manifest
 from tasks.why import code_hash
 
@@ -54,7 +53,6 @@ def main() -> int:
     parser.add_argument("--database", default="", metavar="URL", help="PostgreSQL for the pipelines at once")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tokenmill-bench-") as folder:
-        prepare(load("demo", [f"run.home={folder}/home"]))
         store = f"{folder}/store"
         stages = plant(Path(folder), store, asked.artifacts)
         rows = cached_rows(Path(folder), store, stages) + plan_rows(Path(folder), "on disk", store, asked.artifacts)
@@ -76,7 +74,7 @@ def sets(folder: Path) -> list[str]:
 
 def plant(folder: Path, store: str, number: int) -> int:
     """A store in which every stage of the road is cached, beside as many others; returns the stages of the road."""
-    from flows.run import Asked, plan
+    from flows.plan import Asked, plan
 
     config = load("demo", [*sets(folder), f"run.store={store}"])
     planned = plan("demo", config, Asked())

@@ -33,6 +33,8 @@ class Artifact:
     parts: dict[str, Part]
     key: str = ""
     attempt: int = 0
+    dropped: tuple[str, ...] = ()
+    """Parts whose files were pruned on purpose; their digests stand."""
 
     def part(self, part: str) -> Part:
         """The part, or an error that names those which the stage declared to use."""
@@ -71,7 +73,9 @@ class Artifact:
 
     def only(self, parts: tuple[str, ...]) -> "Artifact":
         """The same artifact, seen through the parts that a stage declared."""
-        return Artifact(self.name, self.home, {name: self.part(name) for name in parts}, self.key, self.attempt)
+        dropped = tuple(name for name in self.dropped if name in parts)
+        seen = {name: self.part(name) for name in parts}
+        return Artifact(self.name, self.home, seen, self.key, self.attempt, dropped)
 
     def _check(self, part: str, file: File) -> None:
         if file.size <= SMALL and sha256_file(self.uri(part, file.path)) != file.sha256:

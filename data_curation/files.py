@@ -121,9 +121,11 @@ def writing(uri: str) -> Generator[Writer]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """All bytes of a file."""
+    """All bytes of a small file."""
     fs, path = filesystem(uri)
-    return cast(bytes, fs.cat_file(path))
+    # Otherwise s3fs asks for the size first, to read a large one in several shares.
+    whole = {"max_concurrency": 1} if _on_s3(uri) else {}
+    return cast(bytes, fs.cat_file(path, **whole))
 
 
 def write_bytes(uri: str, data: bytes) -> File:
@@ -185,7 +187,10 @@ def listing(uri: str) -> dict[str, int]:
     """Every file below a folder: path relative to it -> bytes, sorted; empty where the folder does not exist."""
     fs, root = filesystem(uri)
     fs.invalidate_cache()
-    found = fs.find(root, detail=True) if fs.exists(root) else {}
+    try:
+        found = fs.find(root, detail=True)
+    except FileNotFoundError:  # no such bucket; below one that is there nothing is found
+        found = {}
     start = len(root.rstrip("/")) + 1
     return {path[start:]: int(info["size"]) for path, info in sorted(found.items()) if info["type"] == "file"}
 
@@ -227,4 +232,8 @@ def remove(uri: str) -> None:
 
 def _options(uri: str) -> dict[str, Any]:
     # A cached directory listing would hide what another host wrote a second ago.
-    return {"use_listings_cache": False} if uri.startswith(("s3://", "s3a://")) else {}
+    return {"use_listings_cache": False} if _on_s3(uri) else {}
+
+
+def _on_s3(uri: str) -> bool:
+    return uri.startswith(("s3://", "s3a://"))

@@ -7,21 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_curation.files import is_local, local_path
-from data_curation.settings import ConfigError, TokenmillError
-from flows.config import PipelineConfig, load, presets
-from flows.planning import show_plan
-from flows.start import DONE, FAILED, failure, start
-from flows.terminal import print_stages, print_table
-from flows.whatif import whatif
+from flows.presets import presets
 
 if TYPE_CHECKING:
+    from flows.config import PipelineConfig
     from tasks.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 a stage failed, 2 the configuration is wrong, 128 + n ended by signal n."""
     asked = _parser().parse_args(arguments)
+    from data_curation.settings import TokenmillError  # here and below, so that --help answers at once
+    from flows.ending import failure
+
     try:
         return int(asked.command(asked))
     except (TokenmillError, KeyboardInterrupt) as error:
@@ -30,11 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """Run the road, or as much of it as was asked for."""
+    from flows.start import start
+
     return start(asked, _sets(asked))
 
 
 def plan(asked: argparse.Namespace) -> int:
     """Say what a run would do, and why; nothing is run and no server is needed."""
+    from flows.planning import show_plan
+
     return show_plan(_config(asked), asked)
 
 
@@ -53,30 +55,17 @@ def notify(asked: argparse.Namespace) -> int:
 
 
 def runs(asked: argparse.Namespace) -> int:
-    """List the runs of a store, newest first."""
-    store = _store(asked)
-    entries = [store.read_run(name) for name in store.runs()[: asked.last]]
-    if asked.json:
-        print(json.dumps(entries))
-        return DONE
-    rows = [[e["run"], e["preset"], e["state"], str(len(e["stages"])), e["error"][:60]] for e in entries]
-    print_table(["run", "preset", "state", "stages", "error"], rows)
-    return DONE
+    """List the runs of a store, newest first, or mark some as kept."""
+    from flows.keeping import runs
+
+    return runs(_store(asked), asked)
 
 
 def show(asked: argparse.Namespace) -> int:
     """Show one run, the newest by default: its stages with states and digests; places with --json."""
-    store = _store(asked)
-    names = store.runs()
-    if not names and not asked.run:
-        raise ConfigError(f"run.store: {store.root} has no runs: `tokenmill run demo` makes one")
-    entry = store.read_run(asked.run or names[0])
-    if asked.json:
-        print(json.dumps(entry))
-        return DONE
-    print(f"run     {entry['run']}\nstate   {entry['state']} {entry['error']}\npreset  {entry['preset']}")
-    print_stages(entry["stages"])
-    return DONE
+    from flows.keeping import show
+
+    return show(_store(asked), asked)
 
 
 def diff(asked: argparse.Namespace) -> int:
@@ -84,6 +73,13 @@ def diff(asked: argparse.Namespace) -> int:
     from flows.diff import diff
 
     return diff(_store(asked), asked)
+
+
+def whatif(asked: argparse.Namespace) -> int:
+    """Judge a run's documents again under other thresholds of `clean`, from stored scores; nothing is run."""
+    from flows.whatif import whatif
+
+    return whatif(_store(asked), asked)
 
 
 def chat(asked: argparse.Namespace) -> int:
@@ -94,7 +90,7 @@ def chat(asked: argparse.Namespace) -> int:
     turns = talk(Path(asked.folder), sys.stdin, show_answer, asked.max_new_tokens, asked.temperature)
     if asked.json:
         print(json.dumps({"messages": turns}))
-    return DONE
+    return 0
 
 
 def trace(asked: argparse.Namespace) -> int:
@@ -106,6 +102,7 @@ def trace(asked: argparse.Namespace) -> int:
 
 def takedown(asked: argparse.Namespace) -> int:
     """Take documents out of a store: block them, make again what follows, remove what holds them; dry by default."""
+    from flows.start import start
     from flows.takedown import takedown
 
     road = argparse.Namespace(preset=asked.preset, refresh=[], remake=[], accept=[], until=asked.until, json=False)
@@ -114,29 +111,16 @@ def takedown(asked: argparse.Namespace) -> int:
 
 def verify(asked: argparse.Namespace) -> int:
     """Check that the store's current artifacts are whole; exit code 1 if one is not."""
-    from tasks.care import verify_store
+    from flows.keeping import verify
 
-    wrong = verify_store(_store(asked), asked.deep)
-    if asked.json:
-        print(json.dumps({"wrong": wrong}))
-    for line in [] if asked.json else wrong or ["every artifact is whole"]:
-        print(line)
-    return FAILED if wrong else DONE
+    return verify(_store(asked), asked)
 
 
 def prune(asked: argparse.Namespace) -> int:
     """Remove what no kept run reaches; without --apply only says what that is."""
-    from tasks.care import prune_store
+    from flows.keeping import prune
 
-    freed = prune_store(_store(asked), asked.keep, asked.apply)
-    if asked.json:
-        print(json.dumps({"removed" if asked.apply else "would_remove": freed}))
-        return DONE
-    for entry in freed:
-        print(f"{'removed' if asked.apply else 'would remove'} {entry['uri']} ({entry['bytes'] / 1e6:,.1f} MB)")
-    total = sum(entry["bytes"] for entry in freed)
-    print(f"{total / 1e6:,.1f} MB in {len(freed)} attempts" + ("" if asked.apply else "; --apply removes them"))
-    return DONE
+    return prune(_store(asked), asked)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(sub)
     sub = _add(commands, runs)
     sub.add_argument("--last", type=int, default=20, help="how many (default 20)")
+    for option, what in (("keep", "mark it: `prune` keeps what it reaches"), ("release", "take its mark away")):
+        sub.add_argument(f"--{option}", action="append", default=[], metavar="RUN", help=what)
     sub = _add(commands, show)
     sub.add_argument("run", nargs="?", help="name of the run; the newest by default")
     sub = _add(commands, diff)
@@ -201,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--deep", action="store_true", help="read every byte and compare its sha256")
     sub = _add(commands, prune)
     sub.add_argument("--keep", type=int, default=10, help="newest runs to keep (default 10)")
+    sub.add_argument("--days", type=float, default=30, help="keep the runs of so many days, too (default 30)")
+    words = "also drop what old runs would need to train on from their phases; the models stay"
+    sub.add_argument("--drop-state", action="store_true", help=words)
     sub.add_argument("--apply", action="store_true", help="really remove")
     return parser
 
@@ -226,20 +215,16 @@ def _sets(asked: argparse.Namespace) -> list[str]:
     return [*asked.set, *([f"run.store={asked.store}"] if asked.store else [])]
 
 
-def _config(asked: argparse.Namespace) -> PipelineConfig:
+def _config(asked: argparse.Namespace) -> "PipelineConfig":
+    from flows.config import load
+
     return load(asked.preset, _sets(asked))
 
 
 def _store(asked: argparse.Namespace) -> "Store":
-    from tasks.run import RunConfig
-    from tasks.store import Store
+    from flows.keeping import store_at
 
-    store = Store(asked.store or RunConfig().store)
-    if is_local(store.root) and not local_path(store.root).exists():
-        raise ConfigError(
-            f"run.store: there is no store at {store.root}: `tokenmill run` makes one, or correct --store"
-        )
-    return store
+    return store_at(asked.store)
 
 
 if __name__ == "__main__":

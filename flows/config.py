@@ -17,6 +17,7 @@ from data_curation.extract import ExtractConfig
 from data_curation.settings import ConfigError, Settings
 from data_curation.shard import ShardConfig
 from data_curation.tokenizer import TokenizerConfig
+from flows.presets import CONFIGS, presets
 from tasks.pins import IncrementConfig
 from tasks.run import RunConfig
 from tasks.secrets import check_no_secrets
@@ -28,8 +29,6 @@ from training.pretrain import PretrainConfig
 from training.publish import PublishConfig
 from training.reinforce import ReinforceConfig
 from training.reward import RewardConfig
-
-CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 class PipelineConfig(Settings):
@@ -105,11 +104,6 @@ def stage_names(config: PipelineConfig) -> list[str]:
     phases = config.pretrain.names()
     evaluated = [f"evaluate-{name}" for name in (*phases[:-1], "base", "sft", "dpo", "grpo")]
     return [*WORDS, *phases, *evaluated]
-
-
-def presets() -> list[str]:
-    """Names of the presets in configs/."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def load(preset: str, sets: Sequence[str] = ()) -> PipelineConfig:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig
-from flows.start import DONE, prepare
+from flows.ending import DONE
 from flows.terminal import count, duration, megabytes, print_table
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def show_plan(config: PipelineConfig, asked: argparse.Namespace) -> int:
     """Look everything up, calibrate if asked, print; nothing is run and no server is needed."""
-    prepare(config)
-    from flows.run import Asked, plan
+    from flows.plan import Asked, plan
     from tasks.estimate import Calibration
     from tasks.plan import public, total
 

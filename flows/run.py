@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,18 +12,18 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from data_curation.settings import ConfigError, TokenmillError, sha256_of
-from flows.config import WORDS, PipelineConfig, load, presets
+from flows.config import WORDS, PipelineConfig, load
 from flows.pipeline import road
+from flows.plan import Asked, new_run, plan
+from flows.presets import presets
 from tasks.artifact import commit
 from tasks.disk import check_disk
-from tasks.estimate import Calibration
-from tasks.plan import disk, estimate, public, with_budget
+from tasks.plan import disk, estimate, public
 from tasks.report import export_folder, publish_report
 from tasks.run import Run, running
 from tasks.secrets import clean, cleaned
 from tasks.show import say, show_run
 from tasks.stage import Reached
-from tasks.store import Store
 
 Preset = Annotated[str, Field(json_schema_extra={"enum": [*presets()]})]
 StageName = Annotated[str, Field(json_schema_extra={"enum": [*WORDS]})]
@@ -39,16 +38,6 @@ carries nothing."""
 
 class RunError(TokenmillError):
     """A run ended early; its cause says how."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the person wants of this run beyond the configuration: stages by word or name."""
-
-    refresh: Sequence[str] = ()
-    remake: Sequence[str] = ()
-    accept: Sequence[str] = ()
-    until: str | None = None
 
 
 def _run_name() -> str:
@@ -94,7 +83,7 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
     if planned.missing:
         raise ConfigError(planned.missing[0])
     _check_store(config, planned)
-    run = _new_run("make", preset, config, asked)
+    run = new_run("make", preset, config, asked)
     run.last = planned.stages[-1].name
     run.planned = [
         {"stage": record.stage, "key": record.key, "attempt": record.attempt}
@@ -117,41 +106,6 @@ def _run(preset: str, sets: Sequence[str], asked: Asked) -> dict[str, Any]:
             raise RunError(clean(words)) from cleaned(error) or error
         raise
     return _end(run, "completed", "")
-
-
-def plan(preset: str, config: PipelineConfig, asked: Asked, calibration: Calibration | None = None) -> Run:
-    """Look every stage up without running anything: the same road, in plan mode; `calibration` as of a probe."""
-    run = _new_run("plan", preset, config, asked)
-    with running(run):
-        road(config)
-    if asked.until:
-        _check_names("until", [asked.until], run)
-        last = max(i for i, record in enumerate(run.stages) if asked.until in (record.name, record.stage))
-        del run.stages[last + 1 :]
-    for option in ("refresh", "remake", "accept"):
-        _check_names(option, getattr(asked, option), run)
-    run.budget = with_budget(run, config.pretrain, config.tokenizer.vocab_size, calibration or Calibration())
-    return run
-
-
-def _check_names(option: str, names: Sequence[str], planned: Run) -> None:
-    known = list(dict.fromkeys(name for record in planned.stages for name in (record.name, record.stage)))
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"--{option} {name}: no such stage in this run: it has {', '.join(known)}")
-
-
-def _new_run(mode: Any, preset: str, config: PipelineConfig, asked: Asked) -> Run:
-    return Run(
-        preset,
-        config.model_dump(mode="json", exclude={"run"}),
-        config.run,
-        Store(config.run.store),
-        mode,
-        refresh=frozenset(asked.refresh),
-        remake=frozenset(asked.remake),
-        accept=frozenset(asked.accept),
-    )
 
 
 def _what(planned: Run) -> str:

@@ -30,7 +30,7 @@ def _without_taken_down(config: PipelineConfig, run: Run) -> PipelineConfig:
 def _increment(config: PipelineConfig, run: Run) -> PipelineConfig:
     if not (config.increment.after or config.increment.earlier):
         return config
-    listed = list_sources(run, config.extract.sources, fetch=False)
+    listed = list_sources(run, config.extract.sources)
     key = ""
     if listed is not None:
         inputs = inputs_identity(extract.narrow({"sources": listed}))

@@ -9,7 +9,8 @@ from prefect.runtime import flow_run
 
 from data_curation.settings import ConfigError
 from flows.forms import TRAINING, CurationForm, TrainingForm, sets
-from flows.run import Asked, Preset, StageName, run_road
+from flows.plan import Asked
+from flows.run import Preset, StageName, run_road
 from tasks.artifact import commit
 
 

@@ -9,23 +9,17 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from data_curation.settings import ConfigError, TokenmillError
+from data_curation.settings import ConfigError
 from flows.config import PipelineConfig, load, stage_names
+from flows.ending import DONE, Terminated, failure
 from flows.server import HEARTBEAT, environment, flush, serving
 from flows.terminal import print_stages
-
-DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: the run ends as it does at Ctrl-C."""
 
 
 def start(asked: argparse.Namespace, sets: Sequence[str]) -> int:
@@ -47,26 +41,6 @@ def start(asked: argparse.Namespace, sets: Sequence[str]) -> int:
         print(f"report  {summary['report']}")
         print(f"model   {summary['model'] or 'not part of this run'}")
     return code
-
-
-def failure(error: BaseException) -> int:
-    """Say in one line what went wrong; returns the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        print("tokenmill: stopped; the next run goes on from here", file=sys.stderr)
-        return 128 + signal.SIGTERM if isinstance(error, Terminated) else STOPPED
-    words = str(error) if isinstance(error, TokenmillError) else f"{type(error).__name__}: {error}"
-    print(f"tokenmill: {words}", file=sys.stderr)
-    if not isinstance(error, TokenmillError):
-        traceback.print_exception(error)  # nobody has thought of this one: all of it may be needed
-    return WRONG if isinstance(error, ConfigError) or isinstance(error.__cause__, ConfigError) else FAILED
-
-
-def prepare(config: PipelineConfig) -> None:
-    """Settings for Prefect, which reads them when it is imported; who has a server has settings of their own."""
-    if not os.environ.get("PREFECT_API_URL"):
-        os.environ.update(environment(Path(config.run.home)))
-        # Nothing is made for a plan, and Prefect warns of a home that is not there.
-        warnings.filterwarnings("ignore", "Failed to create the Prefect home")
 
 
 def _check(config: PipelineConfig, asked: argparse.Namespace) -> None:

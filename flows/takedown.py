@@ -11,7 +11,7 @@ from data_curation.files import copy_file, listing
 from data_curation.settings import ConfigError
 from data_curation.sources.source import Source
 from flows.config import PipelineConfig
-from flows.start import DONE, FAILED, prepare
+from flows.ending import DONE, FAILED
 from flows.terminal import print_table
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def takedown(config: PipelineConfig, asked: argparse.Namespace, run: Callable[[]
 
     `--purge` then removes from the store what still holds the text.
     """
-    prepare(config)
     from tasks.block_lists import write_list
     from tasks.care import living_runs
     from tasks.lineage import Lineage, label
@@ -77,7 +76,7 @@ def _stages(
     config: PipelineConfig, asked: argparse.Namespace, store: "Store", lines: list[str]
 ) -> list[dict[str, Any]]:
     """What a run of the preset would do once the block list stands: planned with a copy of it elsewhere."""
-    from flows.run import Asked, plan
+    from flows.plan import Asked, plan
     from tasks.block_lists import FOLDER, SOURCE
     from tasks.plan import public
 

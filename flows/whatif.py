@@ -24,12 +24,9 @@ _WRITERS = ("lines", "c4")
 _COLUMNS = ["id", "url", "source", "language", "step", "reason", "scores"]
 
 
-def whatif(asked: argparse.Namespace) -> int:
-    """Judge a run's documents again under other thresholds of `clean`, from stored scores; nothing is run."""
-    from tasks.run import RunConfig
-    from tasks.store import Store
-
-    answer = answer_of(Store(asked.store or RunConfig().store), asked.run, asked.set)
+def whatif(store: "Store", asked: argparse.Namespace) -> int:
+    """What other thresholds would keep and drop."""
+    answer = answer_of(store, asked.run, asked.set)
     if asked.json:
         print(json.dumps(answer))
     else:

@@ -70,7 +70,7 @@ class Manifest:
 
     def artifact(self, name: str, home: str) -> Artifact:
         """The artifact as the stages after it see it."""
-        return Artifact(name, home, self.parts, self.key, self.attempt)
+        return Artifact(name, home, self.parts, self.key, self.attempt, tuple(self.dropped))
 
     def expected(self) -> dict[str, int]:
         """Every file that must be there, relative to the attempt's folder -> bytes."""

@@ -1,10 +1,9 @@
-"""Care of a store: checking that artifacts are whole, and removing what no kept run reaches."""
+"""Care of a store: whether artifacts are whole, what goes on just now, what was left unfinished."""
 
 from typing import Any
 
-from data_curation.files import filesystem, join, listing, remove
+from data_curation.files import filesystem, listing
 from data_curation.settings import ConfigError
-from tasks.claim import in_progress, lease_of
 from tasks.lease import alive, this_host
 from tasks.store import Store
 
@@ -26,69 +25,17 @@ def verify_store(store: Store, deep: bool) -> list[str]:
     return wrong
 
 
-def prune_store(store: Store, keep: int, apply: bool) -> list[dict[str, Any]]:
-    """Attempts that no kept run used: removed if `apply`, only named otherwise.
-
-    Kept are the newest `keep` runs, and all that still go on. What an attempt's own process, or another try of its run,
-    may need is kept too, with a manifest or without.
-    """
-    if keep < 0:
-        raise ConfigError(f"--keep is {keep}: give 0 or more")
-    freed: list[dict[str, Any]] = []
-    reached = _Reached(store, keep)
-    for (word, key, attempt), size in sorted(_attempts(store).items()):
-        if reached.has((word, key, attempt)):
-            continue
-        uri = store.home(word, key, attempt)
-        if apply:
-            reached = _Reached(store, keep)  # a run may have come to need it since
-            if reached.has((word, key, attempt)):
-                continue
-            # The manifest goes first: half a removal must not look like a damaged artifact.
-            remove(join(uri, "manifest.json"))
-            remove(uri)
-        freed.append({"uri": uri, "bytes": size})
-    return freed
-
-
 def unfinished(store: Store) -> list[Attempt]:
     """Attempts without a manifest: of killed stages, or of those that go on."""
-    return sorted(set(_attempts(store)) - set(store.current()))
+    return sorted(set(attempts_of(store)) - set(store.current()))
 
 
 def living_runs(store: Store) -> list[str]:
     """Names of the runs that go on just now."""
-    return [name for name in store.runs() if _goes_on(store.read_run(name))]
+    return [entry["run"] for entry in store.read_runs(store.runs()) if goes_on(entry)]
 
 
-class _Reached:
-    """What the kept runs of a store need just now."""
-
-    def __init__(self, store: Store, keep: int) -> None:
-        self.store = store
-        self.runs, self.attempts = set[str](), set[Attempt]()
-        for rank, name in enumerate(store.runs()):
-            entry = store.read_run(name)
-            if rank < keep or _goes_on(entry):
-                self.runs.add(name)
-                used = [*entry["stages"], *entry.get("planned", [])]
-                self.attempts |= {(stage["stage"], stage["key"], stage["attempt"]) for stage in used}
-
-    def has(self, attempt: Attempt) -> bool:
-        """Whether an attempt is needed."""
-        if attempt in self.attempts:
-            return True
-        lease = lease_of(self.store, *attempt)
-        if lease is None:
-            return False
-        if lease.run in self.runs:
-            return True
-        if lease.host == this_host():
-            return alive(lease.pid, lease.started)
-        return in_progress(self.store, *attempt)
-
-
-def _goes_on(entry: dict[str, Any]) -> bool:
+def goes_on(entry: dict[str, Any]) -> bool:
     """Whether a run's process lives; of another host nobody here can tell, so what it says last is believed."""
     process = entry.get("process")
     if entry["state"] != "running" or process is None:
@@ -96,7 +43,8 @@ def _goes_on(entry: dict[str, Any]) -> bool:
     return process["host"] != this_host() or alive(process["pid"], process["started"])
 
 
-def _attempts(store: Store) -> dict[Attempt, int]:
+def attempts_of(store: Store) -> dict[Attempt, int]:
+    """Every attempt of a store, whole or not, and its bytes."""
     sizes: dict[Attempt, int] = {}
     for path, size in listing(store.root).items():
         parts = path.split("/")

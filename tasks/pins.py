@@ -10,6 +10,7 @@ from data_curation.settings import ConfigError, Settings
 from data_curation.sources.source import Source
 from tasks.block_lists import standing
 from tasks.run import RUN, StageRecord
+from tasks.stage import Reached
 from tasks.store import Store
 
 NEWEST = "newest"
@@ -83,8 +84,6 @@ def tokenizer(config: IncrementConfig) -> Artifact | None:
         return None
     made, run = _pinned("tokenizer", config.tokenizer, "increment.tokenizer"), RUN.get()
     if run.mode == "make" and run.last == "tokenizer":
-        from tasks.stage import Reached  # here, because settings load without prefect
-
         raise Reached("tokenizer")
     return made
 

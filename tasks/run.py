@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class Run:
     listed: dict[str, list[Artifact]] = field(default_factory=dict)
     """In a plan: the sources that are here, by the name of their listing."""
     missing: list[str] = field(default_factory=list)
-    """In a plan: why a source cannot be listed; a run ends at it before it begins."""
+    """In a plan: what it needs and cannot have, such as a source; a run ends at it before it begins."""
     previous: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage name -> its entry in the newest run of this preset that has made or used it."""
 
@@ -172,14 +173,18 @@ def newest_stages(store: Store, preset: str) -> dict[str, dict[str, Any]]:
 
     Runs may end early or be asked for a part of the road, so a few of them are looked at.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in [name for name in store.runs() if f"-{preset}-" in name][:RUNS]:
+
+    def read(name: str) -> list[dict[str, Any]]:
         try:
             data = store.read_run(name)
         except (ConfigError, ValueError):
-            continue
+            return []
         # A run's name holds the preset's, but so may that of another preset whose name is longer.
-        for entry in data["stages"] if Path(data["preset"]).stem == preset else ():
-            if entry["digest"]:
-                found.setdefault(entry["name"], entry)
+        return data["stages"] if Path(data["preset"]).stem == preset else []
+
+    found: dict[str, dict[str, Any]] = {}
+    names = [name for name in store.runs() if f"-{preset}-" in name][:RUNS]
+    with ThreadPoolExecutor(RUNS) as pool:
+        for entry in (entry for stages in pool.map(read, names) for entry in stages if entry["digest"]):
+            found.setdefault(entry["name"], entry)
     return found

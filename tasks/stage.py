@@ -1,4 +1,4 @@
-"""Makes a Prefect task of a pure stage function: looked up in the store, retried, timed, shown on a page.
+"""A stage of the road: a pure function by name, its version and what it reads; called, it is run, found or planned.
 
     dedup = stage("data_curation.dedup:dedup", version=1)
     unique = dedup(config.dedup, documents=kept)
@@ -6,43 +6,20 @@
 In a plan the same call only looks the stage up, so the flow function that runs the road also plans it.
 """
 
-import logging
-import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from socket import gethostname
-from typing import Any
-
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.states import Completed
-from prefect.tasks import exponential_backoff
+from typing import TYPE_CHECKING, Any, Union
 
 from data_curation.artifact import Artifact
-from data_curation.settings import Settings, StageError, is_transient
+from data_curation.settings import Settings
 from tasks.artifact import Input
-from tasks.disk import check_disk
-from tasks.estimate import on_gpu
-from tasks.lease import STALE_SECONDS
-from tasks.make import make
-from tasks.page import stage_page
-from tasks.plan import disk
 from tasks.run import RUN, Planned, Run, StageRecord
-from tasks.secrets import cleaned
-from tasks.show import say, show_page
-from tasks.store import Found
 from tasks.why import Decision, code_warning, costly_remake, decide, outputs, plan_unknown
 
-log = logging.getLogger("tokenmill")
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
-Output = State[Artifact] | Artifact | Planned
+Output = Union["State[Artifact]", Artifact, Planned]
 """What a stage hands to the next: a Prefect state (which draws the arrow) in a run, the lookup in a plan."""
 
 
@@ -69,7 +46,9 @@ class Stage:
         run = RUN.get()
         if run.mode == "plan":
             return self._plan(run, config, name, inputs)
-        output = _task(run, name)(self, config, name, inputs)
+        from tasks.task import stage_task  # here, because a plan needs no Prefect, which takes a second to import
+
+        output = stage_task(run, name)(self, config, name, inputs)
         if name == run.last:
             raise Reached(name)
         return output
@@ -106,117 +85,6 @@ def stage(function: str, version: int, takes: Mapping[str, tuple[str, ...]] | No
     return Stage(function, version, takes or {})
 
 
-# ---- the Prefect task ----------------------------------------------------------------------------------------------
-
-
-def _task(run: Run, name: str) -> Task[..., Any]:
-    return task(name=name, task_run_name=name, **policy(run))(_execute)
-
-
-def policy(run: Run) -> dict[str, Any]:
-    """How Prefect retries a task of ours, and that it caches and pickles nothing."""
-    return {
-        "retries": run.settings.retries,
-        "retry_delay_seconds": exponential_backoff(run.settings.retry_seconds),
-        "retry_jitter_factor": 0.5,
-        "retry_condition_fn": _transient,
-        "persist_result": False,  # the store decides what is cached, and nothing is ever pickled
-        "cache_policy": NO_CACHE,
-    }
-
-
-def _transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry only what another try may heal; a wrong configuration or damaged input fails at once."""
-    try:
-        state.result()
-    except Exception as error:
-        return is_transient(error)
-    return False
-
-
-def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any]) -> State[Artifact]:
-    """Body of every stage's task: find it in the store or make it; the state's name says which."""
-    run = RUN.get()
-    run.stages = [record for record in run.stages if record.name != name]  # of a try that failed
-    started = time.monotonic()
-    record = StageRecord(name, stage.word, "failed", "")
-    run.stages.append(record)
-    try:
-        narrowed = stage.narrow(inputs)
-        decision = decide(run, stage.word, name, stage.version, config.identity(), narrowed)
-        record.key, record.why = decision.key, decision.why
-        found, made = decision.found, False
-        if decision.why:
-            say(f"{name}: {decision.why}")
-            check_disk(run, name, disk([run.expected.get(name, {})]))
-            with turn(run, stage, name):
-                found, made = make(run, stage, config, name, narrowed, decision)
-        _finish(run, stage, record, found, made)
-    except BaseException as error:
-        with suppress(Exception):  # a store that is away must not hide why the stage failed
-            _save(run, record, started)
-        if (harmless := cleaned(error)) is not None:
-            raise harmless from None
-        raise
-    _save(run, record, started)
-    assert found.manifest is not None
-    artifact = found.manifest.artifact(name, found.home)
-    if record.state == "cached":
-        return Completed(name="Cached", message=f"{name}: {found.home}", data=artifact)
-    show_page(name, lambda: stage_page(record, run))
-    for warning in found.manifest.counts.warnings:
-        say(f"{name}: {warning}", logging.WARNING)
-    _enforce_gates(run, record)
-    return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
-
-
-@contextmanager
-def turn(run: Run, stage: Stage, name: str) -> Generator[None]:
-    """A slot for each GPU that the stage takes of Prefect's limit `gpu-HOST`, so that runs do not share a GPU.
-
-    The first stage on a host makes the limit, with the number of GPUs there; people change it on the page Concurrency.
-    """
-    resources = run.resources(stage.word)
-    if not (stage.function.startswith("training.") and on_gpu(resources)):
-        yield
-        return
-    limit = f"gpu-{gethostname()}"
-    slots = min(resources.ranks if stage.word == "pretrain" else 1, _slots(limit))
-    with ExitStack() as held:
-        # Leases end soon after `kill -9` of their holder.
-        try:
-            held.enter_context(concurrency(limit, slots, timeout_seconds=1, lease_duration=STALE_SECONDS))
-        except TimeoutError:
-            say(f"{name}: waits for {slots} of Prefect's concurrency limit {limit}: another run has it")
-            held.enter_context(concurrency(limit, slots, lease_duration=STALE_SECONDS))
-        yield
-
-
-def _slots(limit: str) -> int:
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) or 1
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        try:
-            return client.read_global_concurrency_limit_by_name(limit).limit
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit, limit=gpus))
-    return gpus
-
-
-def _save(run: Run, record: StageRecord, started: float) -> None:
-    record.seconds = round(time.monotonic() - started, 3)
-    run.save("running")
-
-
-def _finish(run: Run, stage: Stage, record: StageRecord, found: Found, made: bool) -> None:
-    assert found.manifest is not None
-    record.state = "made" if made else "cached"
-    record.manifest, record.digest = found.manifest, found.manifest.digest
-    record.attempt, record.uri = found.manifest.attempt, found.home
-    if not made and (warning := code_warning(run, stage.word, record.name, stage.function, found)):
-        record.warnings.append(warning)
-        say(warning, logging.WARNING)
-
-
 def _record(stage: Stage, name: str, decision: Decision, run: Run) -> StageRecord:
     """The planned state of a stage whose inputs are all known."""
     manifest, state = decision.found.manifest, "run" if decision.why else "cached"
@@ -230,13 +98,3 @@ def _record(stage: Stage, name: str, decision: Decision, run: Run) -> StageRecor
             warning = costly_remake(run, stage.word, name, decision.found)
         record.warnings += [warning] if warning else []
     return record
-
-
-def _enforce_gates(run: Run, record: StageRecord) -> None:
-    assert record.manifest is not None
-    failed = [gate for gate in record.manifest.counts.gates if not gate["passed"]]
-    for gate in failed:
-        say(f"{record.name}: gate failed: {gate['gate']}: {gate['value']} against {gate['against']}", logging.WARNING)
-    if failed and run.settings.gates == "enforce":
-        names = ", ".join(str(gate["gate"]) for gate in failed)
-        raise StageError(f"{record.name}: gate failed: {names} (run.gates is enforce)")

@@ -8,6 +8,7 @@
                           /records/...     metrics and plots
                           /manifest.json   written once, exclusively, last
     STORE/runs/<run>/...                   what each run used and said
+    STORE/kept/<run>                       `prune` keeps what this run reaches
 
 A zombie writes only into its own n; the current artifact is the highest n with a manifest.
 """
@@ -16,7 +17,9 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_curation.files import (
@@ -33,6 +36,10 @@ from data_curation.files import (
 from data_curation.settings import ConfigError, is_transient
 from tasks.artifact import Manifest
 
+THREADS = 16
+KEPT = "kept"
+"""Folder of the marks: outside of `runs/`, where a run that goes on writes over its own file."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -42,6 +49,8 @@ class Found:
     home: str
     damage: str = ""
     """What is missing or has another size; empty if the artifact is whole or was never made."""
+    accepted: frozenset[str] = frozenset()
+    """Hashes of later versions of the stage's file for which it was said to be still right."""
 
     @property
     def whole(self) -> bool:
@@ -92,7 +101,8 @@ class Store:
                 return Found(manifest, home, f"file {path} is missing")
             if there != size:
                 return Found(manifest, home, f"file {path} has {there} bytes, {size} were published")
-        return Found(manifest, home)
+        accepted = (path.removeprefix(f"{attempt}/accepted/") for path in files if f"{attempt}/accepted/" in path)
+        return Found(manifest, home, accepted=frozenset(accepted))
 
     def current(self, word: str | None = None) -> list[tuple[str, str, int]]:
         """(word, key, n) of every attempt that has a manifest, highest n first within a key."""
@@ -111,7 +121,8 @@ class Store:
     def verify(self, word: str, key: str, attempt: int, deep: bool) -> list[str]:
         """What is wrong with an artifact's files: missing, another size and, if `deep`, other bytes."""
         home, wrong = self.home(word, key, attempt), list[str]()
-        manifest, files = self.manifest(word, key, attempt), listing(home)
+        files = listing(home)  # first: `drop` says in the manifest what it will remove
+        manifest = self.manifest(word, key, attempt)
         for path, size in manifest.expected().items():
             if files.get(path) != size:
                 wrong.append(f"{join(home, path)}: {files.get(path, 'missing')} instead of {size} bytes")
@@ -122,6 +133,14 @@ class Store:
                 if sha256_file(join(home, path)) != hashes[path].sha256:
                     wrong.append(f"{join(home, path)}: other bytes than were published")
         return wrong
+
+    def drop(self, word: str, key: str, attempt: int, part: str) -> None:
+        """Remove the files of a part and keep in the manifest that they were dropped, which is no damage."""
+        manifest = self.manifest(word, key, attempt)
+        without = replace(manifest, dropped=sorted({*manifest.dropped, part}))
+        # The manifest goes first: half a removal must not look like a damaged artifact.
+        write_bytes(self.home(word, key, attempt, "manifest.json"), without.to_json())
+        remove(self.home(word, key, attempt, part))
 
     # ---- runs ------------------------------------------------------------------------------------------------------
 
@@ -135,13 +154,14 @@ class Store:
         """Names of all runs, newest first."""
         fs, path = filesystem(self.uri("runs"))
         try:
-            if not fs.exists(path):
-                return []
+            entries = fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
         except Exception as error:
             if is_transient(error):
                 raise
             raise ConfigError(f"run.store: cannot read {self.root} ({error}): see s3 in docs/operating.md") from error
-        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False))
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         return sorted((name for name in names if not name.startswith(".")), reverse=True)
 
     def read_run(self, run: str) -> dict[str, Any]:
@@ -150,6 +170,23 @@ class Store:
             return json.loads(read_bytes(self.uri("runs", run, "run.json")))
         except FileNotFoundError as error:
             raise ConfigError(f"run {run!r} is not in {self.root}: `tokenmill runs` lists them") from error
+
+    def read_runs(self, runs: Iterable[str]) -> list[dict[str, Any]]:
+        """As `read_run` for several, in their order, many at once: on s3 each waits for an answer."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self.read_run, runs))
+
+    def keep_run(self, run: str, kept: bool) -> None:
+        """Mark a run, so that `prune` keeps what it reaches, or take the mark away."""
+        self.read_run(run)  # or an error with words
+        if kept:
+            write_bytes(self.uri(KEPT, run), b"")
+        else:
+            remove(self.uri(KEPT, run))
+
+    def kept_runs(self) -> set[str]:
+        """Names of the runs that are marked to be kept."""
+        return set(listing(self.uri(KEPT)))
 
 
 def attempts(files: dict[str, int]) -> set[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_curation.artifact import Artifact
-from data_curation.files import join, listing, write_bytes
+from data_curation.files import join, write_bytes
 from data_curation.settings import StageError
 from tasks.artifact import Input, Manifest, commit, inputs_identity, key_of
 from tasks.run import Planned, Run, StageRecord, State
@@ -36,14 +36,20 @@ def decide(
     key = key_of(word, version, config, identity)
     found = run.store.find(word, key)
     if run.asked(run.refresh, word, name):
-        return Decision(key, identity, found, "refresh was asked for")
-    if found.damage:
+        why = "refresh was asked for"
+    elif found.damage:
         if run.mode == "make" and (words := costly_remake(run, word, name, found)):
             raise StageError(words)
-        return Decision(key, identity, found, found.damage)
-    if found.manifest is None:
-        return Decision(key, identity, found, _difference(run, word, name, version, config, identity))
-    return Decision(key, identity, found, "")
+        why = found.damage
+    elif found.manifest is None:
+        why = _difference(run, word, name, version, config, identity)
+    else:
+        why = ""
+    if why and (words := _dropped(name, inputs)):
+        if run.mode == "make":
+            raise StageError(words)
+        run.missing.append(words)
+    return Decision(key, identity, found, why)
 
 
 def plan_unknown(
@@ -92,12 +98,24 @@ def code_warning(run: Run, word: str, name: str, function: str, found: Found) ->
     if run.asked(run.accept, word, name) and run.mode == "make":
         write_bytes(mark, json.dumps({"run": run.id, "commit": commit()}).encode())
         return ""
-    if now in listing(join(found.home, "accepted")):
+    if now in found.accepted:
         return ""
     return (
         f"{name}: its code changed since this artifact was made, which is still used: "
         f"--refresh {name} makes it again, --accept {name} records that it is still right"
     )
+
+
+def _dropped(name: str, inputs: Mapping[str, Input]) -> str:
+    """Why a stage cannot be made of what `prune` has left of its inputs; empty where it can."""
+    for value in inputs.values():
+        for item in [value] if isinstance(value, Artifact) else value or []:
+            if item.dropped:
+                return (
+                    f"{name} reads part {item.dropped[0]!r} of {item.name}, which `tokenmill prune` has dropped: "
+                    f"--refresh {item.name} makes it again"
+                )
+    return ""
 
 
 def _difference(

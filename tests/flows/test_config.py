@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from data_curation.settings import ConfigError, Settings
-from flows.config import PipelineConfig, load, presets, stage_names
+from flows.config import PipelineConfig, load, stage_names
+from flows.presets import presets
 from tests.flows.settings import every_settings_class
 
 
@@ -97,7 +98,7 @@ def test_places_are_not_identity(tmp_path: Path):
 
 def test_stages_are_called_as_the_road_calls_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The names that the command accepts are the words and the names of the road's stages, and no others."""
-    from flows.run import Asked, plan
+    from flows.plan import Asked, plan
 
     monkeypatch.chdir(tmp_path)
     config = load("demo")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_curation.files import create_exclusively, listing, read_bytes
+from data_curation.files import create_exclusively, listing, read_bytes, write_bytes
 from data_curation.settings import ConfigError, InputError
 from tasks.care import verify_store
 from tasks.store import Store
@@ -29,6 +29,22 @@ def test_one_of_many_creates(where: str, tmp_path: Path, request: pytest.Fixture
     assert len(wins) == 1
     assert read_bytes(f"{root}/claim") == str(wins[0]).encode()
     assert list(listing(root)) == ["claim"]
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100])
+def test_small_files_are_read_as_they_were_written(data: bytes, bucket: str):
+    """All bytes of a file on s3, and none of an empty one; a file that is not there is an error of its own kind."""
+    write_bytes(f"{bucket}/file", data)
+    assert read_bytes(f"{bucket}/file") == data
+    with pytest.raises(FileNotFoundError):
+        read_bytes(f"{bucket}/other")
+
+
+def test_a_listing_of_what_is_not_there_is_empty(bucket: str, tmp_path: Path):
+    """No folder, no prefix, no bucket: nothing is listed, and a store there has no runs."""
+    for uri in (f"{bucket}/none", f"{bucket}-none/prefix", str(tmp_path / "none")):
+        assert listing(uri) == {}
+        assert Store(uri).runs() == []
 
 
 def test_a_creation_whose_answer_was_lost_is_told_by_its_bytes(bucket: str):

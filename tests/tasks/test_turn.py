@@ -13,8 +13,9 @@ from prefect.concurrency.sync import concurrency
 from data_curation.place import Resources
 from tasks import show
 from tasks.run import Run, RunConfig
-from tasks.stage import stage, turn
+from tasks.stage import stage
 from tasks.store import Store
+from tasks.task import turn
 
 LIMIT = f"gpu-{gethostname()}"
 

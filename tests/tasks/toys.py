@@ -54,6 +54,22 @@ def sort(config: SortConfig, numbers: Artifact, place: Place) -> Counts:
     return Counts(taken={"numbers": len(found)}, made={"numbers": len(found)}, warnings=["adopted"] * adopted)
 
 
+class PhaseConfig(Settings):
+    """What a toy phase adds."""
+
+    steps: int
+    """Steps."""
+
+
+def pretrain(config: PhaseConfig, previous: Artifact | None, place: Place) -> Counts:
+    """Go on from the steps of the last phase; the model says them too, in other words."""
+    before: int = previous.read_json("state", "steps.json") if previous else 0
+    with place.piece("all") as piece:
+        piece.send_json("model", "model.json", f"trained for {before + config.steps} steps")
+        piece.send_json("state", "steps.json", before + config.steps)
+    return Counts(made={"steps": config.steps})
+
+
 def _fail(config: SortConfig) -> None:
     if config.fail == "input":
         raise InputError("numbers.json: line 1 is damaged: restore the file")
