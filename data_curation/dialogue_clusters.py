@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_curation.dedup_clusters import Labels, Rows, join, repeats
-from data_curation.dedup_shingles import Hashed, band_hashes, hash_texts
+from data_curation.dedup_shingles import band_hashes, hash_texts
 from data_curation.dialogue_rows import Dialogue, Drops
 from data_curation.dialogues import Near
 
@@ -56,14 +57,18 @@ def clusters(texts: Sequence[str], near: Near) -> Labels:
     """The cluster of each text: joined are those whose sets of runs of words are alike enough, through any chain."""
     hashed = hash_texts(texts, near.ngram)
     bands = band_hashes(hashed, bands=near.bands, rows=near.rows, seed=1)
+    sets = [np.unique(hashed.shingles[start:end]) for start, end in pairwise(hashed.starts.astype(np.int64).tolist())]
+    sizes = np.array([len(one) for one in sets])
     labels = np.arange(len(texts), dtype=np.int32)
     for band in bands.T:
         rows: Rows = np.flatnonzero(band)
         for _ in range(ROUNDS):
             first, again = repeats(rows, band)
             alike = labels[first] == labels[again]
-            for place in np.flatnonzero(~alike):
-                alike[place] = similarity(hashed, int(first[place]), int(again[place])) >= near.similarity
+            # Sets of very different sizes can not be alike: that needs no look at what is in them.
+            small, large = np.minimum(sizes[first], sizes[again]), np.maximum(sizes[first], sizes[again])
+            for place in np.flatnonzero(~alike & (small >= near.similarity * large)):
+                alike[place] = similarity(sets[first[place]], sets[again[place]]) >= near.similarity
             labels = join(labels, first[alike], again[alike])
             rows = np.sort(again[~alike])
             if len(rows) < 2:
@@ -71,12 +76,7 @@ def clusters(texts: Sequence[str], near: Near) -> Labels:
     return labels
 
 
-def similarity(hashed: Hashed, one: int, other: int) -> float:
-    """The Jaccard index of two texts' sets of runs of words."""
-    left, right = _set(hashed, one), _set(hashed, other)
+def similarity(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> float:
+    """The Jaccard index of two sets, given as sorted arrays."""
     shared = len(np.intersect1d(left, right, assume_unique=True))
     return shared / max(len(left) + len(right) - shared, 1)
-
-
-def _set(hashed: Hashed, text: int) -> NDArray[np.uint64]:
-    return np.unique(hashed.shingles[int(hashed.starts[text]) : int(hashed.starts[text + 1])])

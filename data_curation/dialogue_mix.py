@@ -1,4 +1,4 @@
-"""How much of each chat source is taken: its fraction, its limit, and the sources' weights."""
+"""How much of each chat source is taken: its limit, and the sources' weights."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -9,19 +9,16 @@ from data_curation.sources.source import Source
 
 
 def taken(sources: Sequence[Source], dialogues: Sequence[Dialogue], drops: Drops) -> list[list[Dialogue]]:
-    """What each source gives by its `fraction` and its `limit`: the conversations with the smallest ids, in order.
+    """What each source gives by its `limit`: the conversations with the smallest ids, in order.
 
     Ids are hashes, so this is an even sample, and a smaller one lies within a larger one.
     """
     found = list[list[Dialogue]]()
     for source in sources:
         kept = sorted((one for one in dialogues if one.source == source.name), key=lambda one: one.id)
-        within = [one for one in kept if int(one.id[:8], 16) < source.fraction * 2**32]
-        for dialogue in kept[len(within) :]:
-            drops.add("limit", f"outside the fraction of {source.name}", dialogue.size)
-        for dialogue in within[source.limit :] if source.limit else []:
+        for dialogue in kept[source.limit :] if source.limit else []:
             drops.add("limit", f"over the limit of {source.name}", dialogue.size)
-        found.append(within[: source.limit])
+        found.append(kept[: source.limit])
     return found
 
 

@@ -13,23 +13,29 @@ from data_curation.settings import InputError
 from data_curation.sources.listing import uri_of
 from data_curation.sources.source import Source
 from data_curation.sources.streams import Opened, check_size, opened
-from data_curation.turns import Dropped, messages_of, validated
+from data_curation.turns import Dropped, messages_of, needs_tools, validated
 
 LONGEST = 64 << 20
 """Bytes of a line above which it is not even parsed."""
 
 
 def read(config: DialoguesConfig, listings: list[Artifact], counts: Counts, drops: Drops) -> Iterator[Dialogue]:
-    """The conversations that pass validation, source by source; `counts.taken` counts all records."""
+    """The conversations that pass validation and lie in their source's `fraction`; `counts.taken` counts all."""
     counts.taken = {"conversations": 0, "bytes": 0}
     for source, listed in zip(config.sources, listings, strict=True):
         for record, size in _records(source, listed):
             counts.taken["conversations"] += 1
             counts.taken["bytes"] += size
             try:
-                yield _dialogue(source.name, record, config)
+                dialogue = _dialogue(source.name, record, config)
             except Dropped as reason:
                 drops.add("validate", str(reason), size)
+                continue
+            # Ids are hashes: an even sample, and a smaller fraction lies within a larger one.
+            if int(dialogue.id[:8], 16) < source.fraction * 2**32:
+                yield dialogue
+            else:
+                drops.add("fraction", f"outside the fraction of {source.name}", dialogue.size)
 
 
 def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:
@@ -38,6 +44,8 @@ def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:
     if not isinstance(record, dict):
         raise Dropped("unknown format")
     raw = cast(dict[str, Any], record)
+    if needs_tools(raw):
+        raise Dropped("needs tools")
     if is_preference(raw):
         messages, rejected = sides_of(raw, config.max_turns, config.max_bytes)
         return Dialogue(source, messages, rejected=rejected)

@@ -78,7 +78,7 @@ class Dialogue:
 class Drops:
     """Counts of what was dropped, in the order of the steps."""
 
-    STEPS = ("validate", "filter", "dedup", "decontaminate", "limit", "mix", "split")
+    STEPS = ("validate", "fraction", "filter", "dedup", "decontaminate", "limit", "mix", "split")
 
     def __init__(self) -> None:
         self.counted: dict[tuple[str, str], list[int]] = {}

@@ -33,11 +33,16 @@ def messages_of(raw: dict[str, Any]) -> list[Any]:
 
 def with_system(raw: dict[str, Any], messages: list[Any]) -> list[Any]:
     """The messages behind the system prompt that SmolTalk2 keeps in `chat_template_kwargs.custom_instructions`."""
-    kept = raw.get("chat_template_kwargs")
-    said = cast(dict[str, Any], kept).get("custom_instructions") if isinstance(kept, dict) else None
+    said = _kept_apart(raw).get("custom_instructions")
     if not isinstance(said, str) or not said.strip() or _role(messages[:1]) == "system":
         return messages
     return [{"role": "system", "content": said}, *messages]
+
+
+def needs_tools(raw: dict[str, Any]) -> bool:
+    """Whether the record lists tools beside its messages: the replies call what our template does not show."""
+    apart = _kept_apart(raw)
+    return any((raw.get("tools"), apart.get("python_tools"), apart.get("xml_tools")))
 
 
 def validated(messages: list[Any], max_turns: int, max_bytes: int) -> list[dict[str, str]]:
@@ -71,6 +76,11 @@ def _turn(message: Any) -> dict[str, str]:
     except UnicodeEncodeError:
         raise Dropped("content is not valid Unicode") from None
     return {"role": role, "content": content}
+
+
+def _kept_apart(raw: dict[str, Any]) -> dict[str, Any]:
+    kept = raw.get("chat_template_kwargs")
+    return cast(dict[str, Any], kept) if isinstance(kept, dict) else {}
 
 
 def _role(messages: list[Any]) -> str:

@@ -43,6 +43,8 @@ def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
         ({"text": "x"}, "unknown format"),
         ({"messages": ["x", "y"]}, "unknown format"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role"),
+        ({**chat("q", "a"), "tools": [{"name": "search"}]}, "needs tools"),
+        ({**chat("q", "a"), "chat_template_kwargs": {"xml_tools": ["search"]}}, "needs tools"),
         (chat("q", {"parts": 1}), "content is not text"),
         (chat("q", True), "content is not text"),
         ('{"prompt": "\\ud800", "completion": "a"}', "content is not valid Unicode"),
