@@ -1,73 +1,57 @@
-"""Conversations dropped for their language, or for replies that repeat themselves, by the rules of `clean`."""
+"""Conversations dropped for their language, or for replies that run in circles."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import islice, pairwise
 
+import numpy as np
+
+from data_curation.dedup_shingles import hash_texts
 from data_curation.dialogue_rows import Dialogue, Drops
 from data_curation.dialogues import DialoguesConfig
 from data_curation.language import identify
-from data_curation.rules.repetition import RepetitionConfig
-
-if TYPE_CHECKING:
-    from data_curation.rules.vocabulary import Vocabulary
 
 BATCH = 256
 """Conversations measured together: enough to spread numpy's cost."""
+RUN = 5
+"""Words of a run whose return is a repetition, the shortest of Gopher's rules for repeated runs (table A1)."""
 
 
 def filtered(config: DialoguesConfig, dialogues: Iterator[Dialogue], drops: Drops) -> Iterator[Dialogue]:
     """The conversations that pass, in order."""
     while batch := list(islice(dialogues, BATCH)):
-        reasons = _languages(config, batch)
-        for index, reason in _repetitions(config, batch):
-            reasons[index] = reasons[index] or reason
-        for dialogue, reason in zip(batch, reasons, strict=True):
-            if reason:
+        repeated = _repeated(config, batch)
+        for dialogue, circles in zip(batch, repeated, strict=True):
+            if reason := _language(config, dialogue) or ("repetition" if circles else ""):
                 drops.add("filter", reason, dialogue.size)
             else:
                 yield dialogue
 
 
-def _languages(config: DialoguesConfig, batch: Sequence[Dialogue]) -> list[str]:
+def _language(config: DialoguesConfig, dialogue: Dialogue) -> str:
+    """Why a conversation in its language goes, or nothing."""
     if not config.languages:
-        return [""] * len(batch)
-    least = {language.code: language.score for language in config.languages}
-    found = list[str]()
-    for dialogue in batch:
-        code, score = identify(dialogue.text[: config.language_characters])
-        unsure = code in least and score < least[code]
-        found.append("language-unsure" if unsure else "" if code in least else f"language-{code}")
-    return found
+        return ""
+    code, score = identify(dialogue.text[: config.language_characters])
+    least = next((language.score for language in config.languages if language.code == code), None)
+    if least is None:
+        return f"language-{code}"
+    return "language-unsure" if score < least else ""
 
 
-def _repetitions(config: DialoguesConfig, batch: Sequence[Dialogue]) -> list[tuple[int, str]]:
-    """Places in the batch, and reasons, of conversations whose replies repeat themselves."""
+def _repeated(config: DialoguesConfig, batch: Sequence[Dialogue]) -> list[bool]:
+    """Whether a larger share of the replies' runs of words than `repetition` stood in them before."""
     if not config.repetition:
-        return []
-    replies = [_replies(dialogue) for dialogue in batch]
-    long = [index for index, text in enumerate(replies) if len(text.split()) >= config.repetition_words]
-    if not long:
-        return []
-    from data_curation.rules.text import Batch, Text
-
-    # English rules split words of any language by spaces and marks, which is all that repetition needs.
-    texts = [Text(replies[index], "en") for index in long]
-    rule = RepetitionConfig.model_validate(dict.fromkeys(RepetitionConfig.model_fields, config.repetition))
-    scores = rule.measure(Batch(texts, _vocabulary()), full=False)
-    judged = [(index, rule.judge(one)) for index, one in zip(long, scores, strict=True)]
-    return [(index, f"repetition-{reason}") for index, reason in judged if reason]
+        return [False] * len(batch)
+    hashed = hash_texts([_replies(dialogue) for dialogue in batch], RUN)
+    found = list[bool]()
+    for start, end in pairwise(hashed.starts.astype(np.int64).tolist()):
+        runs = hashed.shingles[start:end]
+        again = len(runs) - len(np.unique(runs))
+        found.append(len(runs) + RUN > config.repetition_words and again > config.repetition * len(runs))
+    return found
 
 
 def _replies(dialogue: Dialogue) -> str:
     """What is learnt: all that the assistant says, the rejected reply too."""
     said = [turn["content"] for turn in dialogue.messages if turn["role"] == "assistant"]
-    return "\n\n".join([*said, dialogue.rejected] if dialogue.rejected else said)
-
-
-@cache
-def _vocabulary() -> "Vocabulary":
-    from data_curation.rules.vocabulary import Vocabulary
-
-    return Vocabulary({"en": ()})
+    return "\n".join([*said, dialogue.rejected] if dialogue.rejected else said)

@@ -82,11 +82,10 @@ class DialoguesConfig(Settings):
     language_characters: int = Field(default=2000, ge=1)
     """Characters at a conversation's start that the language identification reads."""
     repetition: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of the replies that may be repetition, by any measure of `clean.repetition`: more is a model that
-    ran in circles. 0 keeps all. Gopher's shares, made for documents, drop a tenth of gnome-user-docs' how-to pages."""
-    repetition_words: int = Field(default=50, ge=1)
-    """Words of the shortest replies, all of a conversation together, that are judged so: a few short lines look like
-    repetition."""
+    """Largest share of the replies' runs of 5 words that stood in them before: more is a model that ran in circles. 0
+    keeps all."""
+    repetition_words: int = Field(default=50, ge=5)
+    """Words of the shortest replies, all of a conversation together, that are judged so."""
     near: Near | None = Near()
     """Of nearly equal conversations (all turns) the longest stays: other replies to one prompt are no repeats. None
     drops exact repeats alone."""
