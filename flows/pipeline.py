@@ -53,6 +53,10 @@ def road(config: PipelineConfig) -> Output:
     grpo = reinforce(config.reinforce, model=dpo, dialogues=chats, reward=judge)
 
     # Side by side, on data that no stage has trained on.
-    for name, model in {"base": base, "sft": sft, "dpo": dpo, "grpo": grpo}.items():
-        scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=model, **data, pairs=judged))
+    data |= {"pairs": judged, "reward": judge}
+    scores.append(evaluate(config.evaluate, name="evaluate-base", model=base, **data))
+    rival = evaluate(config.evaluate, name="evaluate-sft", model=sft, **data)  # whose answers the others must beat
+    scores.append(rival)
+    for name, model in {"dpo": dpo, "grpo": grpo}.items():
+        scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=model, **data, sft=rival))
     return publish(config.publish, model=grpo, evaluations=scores)

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from data_curation.artifact import SMALL
 from data_curation.files import copy_file, join, read_bytes
+from tasks import side_by_side
 from tasks.artifact import commit, machine
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.page import metric_text
@@ -72,10 +73,12 @@ def report_data(run: Run, state: str, error: str) -> dict[str, Any]:
             for gate in record.manifest.counts.gates
         ],
         "evaluations": {
-            record.name.removeprefix("evaluate-"): record.manifest.counts.metrics
-            for record in run.stages
-            if record.manifest and record.stage == "evaluate"
+            model: record.manifest.counts.metrics
+            for model, record in side_by_side.evaluations(run.stages).items()
+            if record.manifest
         },
+        "gains": side_by_side.gains(run.stages, run.settings.usd_per_hour),
+        "answers": side_by_side.answers(run.stages),
         "cost": {
             "seconds_of_this_run": round(made, 1),
             "seconds_of_all_stages": round(seconds, 1),
@@ -97,7 +100,7 @@ def render(run: Run, data: dict[str, Any]) -> bytes:
     cast(dict[str, Any], templates.filters).update(metric=metric_text, size=_megabytes, flow=flow)
     stages = [_view(record) for record in run.stages]
     page = templates.get_template("report.html.j2").render(
-        report=data, stages=stages, table=_comparison(data), flow_header=FLOW
+        report=data, stages=stages, table=side_by_side.comparison(data["evaluations"]), flow_header=FLOW
     )
     return page.encode()
 
@@ -143,14 +146,6 @@ def _svg(text: str, name: str) -> str:
     for word in ('id="', "url(#", 'href="#'):
         body = body.replace(word, f"{word}{mark}-")
     return body
-
-
-def _comparison(data: dict[str, Any]) -> dict[str, Any]:
-    """Models side by side: rows are metrics that at least two evaluations share."""
-    models: dict[str, dict[str, Any]] = data["evaluations"]
-    names = list(dict.fromkeys(metric for metrics in models.values() for metric in metrics))
-    rows = [(name, [metrics.get(name) for metrics in models.values()]) for name in names]
-    return {"models": list(models), "rows": rows}
 
 
 def _export_model(record: StageRecord, target: Path) -> None:

@@ -24,7 +24,13 @@ reinforce = stage(
 )
 evaluate = stage(
     "training.evaluate:evaluate",
-    version=2,
-    takes={"shards": ("heldout",), "dialogues": ("test",), "pairs": ("test",)},
+    version=3,
+    takes={
+        "shards": ("heldout",),
+        "dialogues": ("test",),
+        "pairs": ("test",),
+        "reward": ("model", "verdict"),
+        "sft": ("answers",),
+    },
 )
-publish = stage("training.publish:publish", version=2, takes={"evaluations": ("scores",)})
+publish = stage("training.publish:publish", version=3, takes={"evaluations": ("scores",)})

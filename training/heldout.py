@@ -42,13 +42,18 @@ class Bucket:
 
     start: int
     stop: int
-    nats: float = 0.0
-    tokens: int = 0
+    documents: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """Nats and UTF-8 bytes there of every document, by its place in the text."""
 
-    @property
-    def loss(self) -> float:
-        """Mean, in nats per token."""
-        return self.nats / max(1, self.tokens)
+    def bits_per_byte(self) -> dict[str, Any]:
+        """Bits per UTF-8 byte at these positions; n counts documents."""
+        nats, sizes = zip(*self.documents.values(), strict=True)
+        return ratio([value / math.log(2) for value in nats], sizes)
+
+    def add(self, document: int, nats: float, size: int) -> None:
+        """Count a window of the document."""
+        before, read = self.documents.get(document, (0.0, 0))
+        self.documents[document] = (before + nats, read + size)
 
 
 @dataclass
@@ -103,11 +108,15 @@ def measure(model: Any, heldout: Path, tokenizer: Path, limit: int, seq_len: int
     windows = list(_windows(heldout_documents(heldout), width, limit, text))
     if not windows:
         raise InputError(f"{heldout}: no held-out document with two tokens: raise shard's held-out share")
-    room = place.resources.micro_batch_tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
-    for batch in _batches(windows, max(room, width)):
+    for batch in _batches(windows, max(room_of(model, place), width)):
         _score(model, batch, token_bytes, text)
-    text.positions = [bucket for bucket in text.positions if bucket.tokens]
+    text.positions = [bucket for bucket in text.positions if bucket.documents]
     return text
+
+
+def room_of(model: Any, place: Place) -> int:
+    """Tokens of one forward pass on the model's device."""
+    return place.resources.micro_batch_tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
 
 
 def _windows(documents: Iterator[Document], width: int, limit: int, text: Text) -> Iterator[_Window]:
@@ -151,10 +160,10 @@ def _score(model: Any, batch: list[_Window], token_bytes: torch.Tensor, text: Te
         score.nats += float(nats.sum())
         score.tokens += int((counted > 0).sum())
         score.bytes += int(counted.sum())
-    for bucket in text.positions:
-        inside = (positions >= bucket.start) & (positions < bucket.stop) & (read > 0)
-        bucket.nats += float(losses[inside].sum())
-        bucket.tokens += int(inside.sum())
+        for bucket in text.positions:
+            some = slice(bucket.start, bucket.stop)
+            if size := int(counted[some].sum()):
+                bucket.add(window.document, float(nats[some].sum()), size)
 
 
 def buckets_of(width: int) -> list[Bucket]:

@@ -12,6 +12,7 @@ from data_curation.counts import Counts
 from data_curation.place import Place
 from data_curation.shards import Document, Shards, heldout_documents
 from training import model as models
+from training import needles
 from training.decoder import Decoder
 from training.gates import gates_of
 from training.heldout import buckets_of, ratio
@@ -20,11 +21,6 @@ from training.measures import mean
 from training.pretrain import PhaseRun
 from training.reading import Reader
 from training.step import Inputs, Trainer, decoder_for
-
-DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Shares of the context before a needle."""
-ASKED, AFTER = " The secret number is", ". Remember it."
-"""The needle's sentence around its five digits; the question is its beginning (after Mohtashami and Jaggi 2023)."""
 
 Window = tuple[str, np.ndarray]
 """A document's id and some of its tokens."""
@@ -132,30 +128,15 @@ def _by_document(windows: Sequence[Window], values: Sequence[float]) -> list[flo
 
 
 def _needles(reader: Reader, documents: Sequence[Document], tokenizer: Any, number: int) -> dict[str, dict[str, Any]]:
-    """How often all digits of a hidden number are the likeliest when it is asked for, and how many nats cheaper they
-    are there than where the number stood first."""
-    filler = np.concatenate([document.tokens for document in documents]).astype(np.int64)
-    asked, after = (np.array(tokenizer.encode(text, add_special_tokens=False)) for text in (ASKED, AFTER))
-    draw = np.random.default_rng(0)
-    sequences, spans = list[np.ndarray](), list[tuple[int, int, int]]()
-    for trial in range(number):
-        value = np.array(tokenizer.encode(f" {draw.integers(10_000, 100_000)}", add_special_tokens=False))
-        needle = np.concatenate([asked, value, after])
-        room = reader.width + 1 - len(needle) - len(asked) - len(value)
-        if room < 1:
-            return {}
-        hay = np.resize(np.roll(filler, -int(draw.integers(len(filler)))), room)
-        depth = int(room * DEPTHS[trial % len(DEPTHS)])
-        sequences.append(np.concatenate([hay[:depth], needle, hay[depth:], asked, value]))
-        spans.append((depth + len(asked), reader.width + 1 - len(value), len(value)))
-    losses, hits = reader.read(sequences)
-    right, gains = list[float](), list[float]()
-    for loss, hit, (first, last, size) in zip(losses, hits, spans, strict=True):
-        right.append(float(hit[last - 1 : last - 1 + size].all()))
-        gains.append(float(loss[first - 1 : first - 1 + size].sum() - loss[last - 1 : last - 1 + size].sum()))
+    """Needles in contexts as long as the phase's, overall and by depth."""
+    planted = needles.plant(documents, tokenizer, number, reader.width)
+    if not planted:
+        return {}
+    read = zip(planted, *reader.read([needle.tokens for needle in planted]), strict=True)
+    right, gains = zip(*(needles.found(needle, loss, hit) for needle, loss, hit in read), strict=True)
     found = {"needle_accuracy": mean(right), "needle_gain": mean(gains)}
-    for at, depth in enumerate(DEPTHS):
-        found[f"needle_accuracy/depth/{depth:.0%}"] = mean(right[at :: len(DEPTHS)])
+    for at, depth in enumerate(needles.DEPTHS):
+        found[f"needle_accuracy/depth/{depth:.0%}"] = mean(right[at :: len(needles.DEPTHS)])
     return found
 
 

@@ -1,6 +1,7 @@
 """The last model as a Hugging Face folder with a model card, checked by loading it and talking to it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ Scores = dict[str, dict[str, dict[str, Any]]]
 COMPARED = (
     ("task_accuracy", "Greedy accuracy on held-out tasks", 100.0, "%"),
     ("preference_accuracy", "Accuracy on held-out preference pairs", 100.0, "%"),
+    ("win_rate/chat", "Chat answers that the reward model prefers to the SFT model's", 100.0, "%"),
+    ("win_rate/task", "Answers to tasks that it prefers to the SFT model's", 100.0, "%"),
     ("refusal/harmful", "Harmful requests refused", 100.0, "%"),
     ("refusal/harmless", "Harmless requests refused", 100.0, "%"),
     ("answer_loss", "Loss on held-out chat answers (nats per token)", 1.0, ""),
@@ -88,7 +91,10 @@ def model_card(config: PublishConfig, architecture: dict[str, Any], scores: Scor
         "## Evaluation",
         "Held-out data that no stage has trained on; value ± standard error (examples).",
         _table(models, scores),
-        _families(models, scores),
+        _named(models, scores, "task_accuracy/", "Accuracy by kind of task (%)", 100.0),
+        _named(models, scores, "lm_eval/", "Tasks of lm-eval", 1.0),
+        _named(models, scores, "bits_per_byte/source/", "Bits per byte by source", 1.0),
+        _named(models, scores, "needle_accuracy/length/", "Needles found by tokens of context (%)", 100.0),
         _lengths(phases, scores),
         "## Use",
         _usage(),
@@ -141,14 +147,14 @@ def _table(models: list[str], scores: Scores) -> str:
     return _markdown(["", *models], rows) if rows else ""
 
 
-def _families(models: list[str], scores: Scores) -> str:
-    start = "task_accuracy/"
-    families = sorted({metric for name in models for metric in scores[name] if metric.startswith(start)})
+def _named(models: list[str], scores: Scores, start: str, title: str, factor: float) -> str:
+    """A table of all metrics whose names begin so."""
+    names = {metric for name in models for metric in scores[name] if metric.startswith(start)}
+    found = sorted(names, key=lambda metric: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", metric)])
     rows = [
-        [metric.removeprefix(start), *(_cell(scores[name].get(metric), 100.0) for name in models)]
-        for metric in families
+        [metric.removeprefix(start), *(_cell(scores[name].get(metric), factor) for name in models)] for metric in found
     ]
-    return "Accuracy by kind of task (%):\n\n" + _markdown(["", *models], rows) if rows else ""
+    return f"{title}:\n\n" + _markdown(["", *models], rows) if rows else ""
 
 
 def _lengths(phases: list[str], scores: Scores) -> str:

@@ -102,9 +102,9 @@ def test_bits_per_byte_equal_those_counted_by_hand(
             sum(nats.values()) / math.log(2) / sum(read.values()), 1e-5
         )
         assert text.bits_per_byte(language="de")["value"] == pytest.approx(nats["de"] / math.log(2) / read["de"], 1e-5)
-        positions = {(bucket.start, bucket.stop): bucket for bucket in text.positions}
-        assert sum(bucket.tokens for bucket in positions.values()) == text.tokens
-        assert sum(bucket.nats for bucket in positions.values()) == pytest.approx(sum(nats.values()), 1e-5)
+        places = [place for bucket in text.positions for place in bucket.documents.values()]
+        assert sum(size for _, size in places) == sum(read.values())
+        assert sum(cost for cost, _ in places) == pytest.approx(sum(nats.values()), 1e-5)
 
 
 def test_no_more_held_out_text_is_read_than_asked_for(
@@ -191,4 +191,12 @@ def test_a_base_model_without_pairs_is_measured_too(
         found.append(Path(place.home, "scores", "scores.json").read_bytes())
     assert found[0] == found[1]
     names = {name.split("/")[0] for name in json.loads(found[0])}
-    assert names == {"bits_per_byte", "loss", "task_accuracy", "answer_loss", "refusal"}
+    assert names == {
+        "bits_per_byte",
+        "loss",
+        "needle_accuracy",
+        "needle_gain",
+        "task_accuracy",
+        "answer_loss",
+        "refusal",
+    }
