@@ -23,9 +23,16 @@ def evaluations(stages: Sequence[StageRecord]) -> dict[str, StageRecord]:
 
 
 def comparison(metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Rows of a table: every metric with its value for each model, or none."""
-    names = list(dict.fromkeys(name for one in metrics.values() for name in one))
-    return {"models": list(metrics), "rows": [(name, [one.get(name) for one in metrics.values()]) for name in names]}
+    """Rows of a table, kinds of a measure together: (metric, examples, its value for each model or none)."""
+    groups: dict[str, dict[str, None]] = {}
+    for one in metrics.values():
+        for name in one:
+            groups.setdefault(name.rpartition("/")[0] or name, {})[name] = None
+    rows: list[tuple[str, int | None, list[Any]]] = []
+    for name in (name for group in groups.values() for name in group):
+        values = [one.get(name) for one in metrics.values()]
+        rows.append((name, max((value["n"] or 0 for value in values if value), default=0) or None, values))
+    return {"models": list(metrics), "rows": rows}
 
 
 def answers(stages: Sequence[StageRecord]) -> list[dict[str, Any]]:

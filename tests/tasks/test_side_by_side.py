@@ -72,8 +72,9 @@ def test_answers_to_one_prompt_stand_together(stages: list[StageRecord]) -> None
     assert answers(stages[:7]) == []
 
 
-def test_a_metric_that_a_model_lacks_is_an_empty_cell() -> None:
-    """Rows hold every metric of any model."""
-    found = comparison({"base": {"a": {"value": 1}}, "sft": {"a": {"value": 2}, "b": {"value": 3}}})
+def test_metrics_of_one_kind_stand_together_with_gaps_where_a_model_lacks_them() -> None:
+    """A length that only later models reach stands behind the shorter ones; n counts examples."""
+    value = {"value": 1, "n": 4}
+    found = comparison({"base": {"a/256": value, "b": value}, "sft": {"a/256": value, "b": value, "a/512": value}})
     assert found["models"] == ["base", "sft"]
-    assert found["rows"] == [("a", [{"value": 1}, {"value": 2}]), ("b", [None, {"value": 3}])]
+    assert found["rows"] == [("a/256", 4, [value, value]), ("a/512", 4, [None, value]), ("b", 4, [value, value])]
