@@ -8,7 +8,7 @@ from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.dialogue_rows import Dialogue, Drops
 from data_curation.dialogues import DialoguesConfig
-from data_curation.preferences import is_preference, sides_of
+from data_curation.preferences import is_preference, margin_of, sides_of
 from data_curation.settings import InputError
 from data_curation.sources.listing import uri_of
 from data_curation.sources.source import Source
@@ -48,7 +48,7 @@ def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:
         raise Dropped("needs tools")
     if is_preference(raw):
         messages, rejected = sides_of(raw, config.max_turns, config.max_bytes)
-        return Dialogue(source, messages, rejected=rejected)
+        return Dialogue(source, messages, rejected=rejected, margin=margin_of(raw))
     return Dialogue(source, validated(messages_of(raw), config.max_turns, config.max_bytes))
 
 

@@ -27,6 +27,7 @@ PREFERENCES = pa.schema(
         ("source", pa.string()),
         ("messages", _MESSAGES),  # the last one is the reply that was chosen
         ("rejected", pa.string()),  # the other reply to the same messages
+        ("margin", pa.float64()),  # by which the chosen reply was scored higher, null where nobody scored
     ]
 )
 
@@ -40,6 +41,8 @@ class Dialogue:
     task: dict[str, str] | None = None
     rejected: str = ""
     """The other reply of a preference record."""
+    margin: float | None = None
+    """By which its chosen reply was scored higher, if somebody scored them."""
 
     @cached_property
     def id(self) -> str:
@@ -70,7 +73,7 @@ class Dialogue:
         """The row of the published table."""
         named = {"id": self.id, "source": self.source, "messages": self.messages}
         if self.rejected:
-            return {**named, "rejected": self.rejected}
+            return {**named, "rejected": self.rejected, "margin": self.margin}
         kind, task = ("task", canonical(self.task).decode()) if self.task else ("chat", "")
         return {**named, "kind": kind, "task": task}
 

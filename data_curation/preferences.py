@@ -1,5 +1,6 @@
 """One preference record of any known format as a prompt with two different replies."""
 
+import math
 import re
 from typing import Any, cast
 
@@ -29,6 +30,17 @@ def sides_of(raw: dict[str, Any], max_turns: int, max_bytes: int) -> tuple[list[
     if chosen[-1]["content"].split() == rejected[-1]["content"].split():
         raise Dropped("identical sides")
     return chosen, rejected[-1]["content"]
+
+
+def margin_of(raw: dict[str, Any]) -> float | None:
+    """By which the chosen side was scored higher (UltraFeedback's `score_chosen`), none where it was not."""
+    scores = [raw.get(name) for name in ("score_chosen", "score_rejected")]
+    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
+        return None
+    chosen, rejected = (float(cast(float, score)) for score in scores)
+    if chosen < rejected:
+        raise Dropped("chosen side has the lower score")
+    return chosen - rejected
 
 
 def _side(side: Any, prompt: Any) -> list[Any]:

@@ -22,6 +22,8 @@ PAIRS = pa.schema(
         ("chosen", pa.string()),
         ("rejected", pa.string()),
         ("task", pa.string()),  # JSON, empty where no verifier judged
+        ("given", pa.bool_()),  # a preference record: its sides are in the order of the data
+        ("margin", pa.float64()),  # by which the chosen side of one was scored higher, null where nobody scored
     ]
 )
 
@@ -143,7 +145,7 @@ def _make(
         for index, (chosen, rejected) in enumerate(kept):
             made.append(
                 {"id": f"{row['id']}-{index}", "prompt": row["messages"][:-1], "chosen": chosen,
-                 "rejected": rejected, "task": row["task"]}
+                 "rejected": rejected, "task": row["task"], "given": False, "margin": None}
             )  # fmt: skip
     return _written(place, name, part, made, counts, {"right": shares, "cut": cut})
 
@@ -152,7 +154,7 @@ def _give(place: Place, part: str, rows: list[dict[str, Any]]) -> Piece:
     """The preference records as pairs; `dialogues` has refused those whose sides are equal or empty."""
     made = [
         {"id": row["id"], "prompt": row["messages"][:-1], "chosen": row["messages"][-1]["content"],
-         "rejected": row["rejected"], "task": ""}
+         "rejected": row["rejected"], "task": "", "given": True, "margin": row["margin"]}
         for row in rows
     ]  # fmt: skip
     return _written(place, f"{part}-given", part, made, Counts(), {"right": [], "cut": []})

@@ -68,10 +68,15 @@ def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artif
 
 
 def ranked(rows: list[Pair], scorer: Scorer, counts: Counts) -> list[Pair]:
-    """Pairs that no verifier judged, their sides in the order of an accepted reward model; the others unchanged."""
+    """Pairs that nobody judged, their sides in the order of an accepted reward model; the others unchanged.
+
+    A reward model is accepted for its choice among answers to tasks, so it does not overrule preferences of the data.
+    """
     prompts = [row["prompt"] for row in rows]
     chosen, rejected = (scorer(prompts, [row[side] for row in rows]) for side in ("chosen", "rejected"))
-    turned = [not row["task"] and b > a for row, a, b in zip(rows, chosen, rejected, strict=True)]
+    turned = [
+        not row["task"] and not row.get("given") and b > a for row, a, b in zip(rows, chosen, rejected, strict=True)
+    ]
     judged = [float(a > b) for row, a, b in zip(rows, chosen, rejected, strict=True) if row["task"]]
     counts.metrics["reward agrees with verifier"] = measures.mean(judged)
     counts.metrics["pairs turned by reward"] = {"value": sum(turned), "n": len(rows), "standard_error": None}

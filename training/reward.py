@@ -32,6 +32,9 @@ class RewardConfig(Settings):
     """Share of the steps in which the learning rate rises from 0."""
     center: float = Field(default=0.01, ge=0)
     """Weight of the penalty that keeps the mean reward near 0 (Eisenstein et al. 2023)."""
+    margin: float = Field(default=0.0, ge=0)
+    """Weight of the difference of given scores (preference records') as the least distance of the two rewards in the
+    loss (Llama 2, equation 2); 0: all pairs count alike."""
     max_length: int = Field(default=1024, gt=0)
     """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
     best_of: int = Field(default=8, ge=2)
@@ -149,6 +152,7 @@ def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, row
 
     encoded = [
         {f"{side}_ids": conversation(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")}
+        | ({"margin": config.margin * (row["margin"] or 0.0)} if config.margin else {})
         for row in rows
     ]
     usable = [row for row in encoded if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= config.max_length]

@@ -74,6 +74,7 @@ def test_turns_before_the_reply_and_system_prompts_stay(tmp_path: Path) -> None:
         ({"chosen": hh("Q", "A", "R"), "rejected": hh("Q", "B", "R")}, "roles do not alternate from user to assistant"),
         ({"chosen": hh("Q"), "rejected": hh("R")}, "no assistant turn"),
         ({"prompt": "Q", "chosen": "A", "rejected": "B" * 200}, "longer than max_bytes"),
+        ({**GOOD, "score_chosen": 1.0, "score_rejected": 2}, "chosen side has the lower score"),
         ({"prompt": 1, "chosen": "A", "rejected": "B"}, "content is not text"),
     ],
 )
@@ -82,6 +83,18 @@ def test_each_fault_of_a_preference_has_its_name(tmp_path: Path, record: dict[st
     _, counts = make(tmp_path, [record, GOOD, chat("x", "y")], max_bytes=100, **ALL_TRAIN)
     assert [(row["step"], row["reason"], row["documents"]) for row in counts.funnel] == [("validate", reason, 1)]
     assert [row["rejected"] for row in rows(tmp_path, "train-preferences")] == ["no"]
+
+
+def test_scores_become_a_margin(tmp_path: Path) -> None:
+    """The difference of two finite scores is kept; without both there is none."""
+    scores = [(8.5, 3), (2, 2.0), (None, 1.0), (float("nan"), 1.0)]
+    lines = [
+        {"prompt": f"Q{n}", "chosen": "A", "rejected": "B", "score_chosen": one, "score_rejected": other}
+        for n, (one, other) in enumerate(scores)
+    ]
+    make(tmp_path, [*lines, chat("x", "y")], **ALL_TRAIN)
+    found = {row["messages"][0]["content"]: row["margin"] for row in rows(tmp_path, "train-preferences")}
+    assert found == {"Q0": 5.5, "Q1": 0.0, "Q2": None, "Q3": None}
 
 
 def test_preferences_and_chats_of_one_prompt_share_its_split(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def preference(number: int, prompt: str = "") -> dict[str, Any]:
         {"role": "user", "content": prompt or f"Which is better, {number}?"},
         {"role": "assistant", "content": f"good {number}"},
     ]
-    return {"id": f"p{number}", "source": "given", "messages": turns, "rejected": f"bad {number}"}
+    return {"id": f"p{number}", "source": "given", "messages": turns, "rejected": f"bad {number}", "margin": number / 2}
 
 
 def judge(config: PairsConfig, asked: dict[str, Any], answers: list[str]) -> Judged:
@@ -188,7 +188,8 @@ def test_given_preferences_become_pairs_as_they_are(
     assert [one["id"] for one in test if not one["task"]] == ["p9", "p8"]
     first = next(one for one in train if one["id"] == "p0")
     assert first["prompt"] == preference(0)["messages"][:1]
-    assert (first["chosen"], first["rejected"]) == ("good 0", "bad 0")
+    assert (first["chosen"], first["rejected"], first["given"], first["margin"]) == ("good 0", "bad 0", True, 0.0)
+    assert {one["given"] for one in train if one["task"]} == {False}
     assert counts.taken == {"prompts": 6, "preferences": 5}
     assert counts.made == {"train pairs": 7, "test pairs": 4}
     assert (counts.funnel[0]["reason"], counts.funnel[0]["documents"]) == ("prompt also in train", 1)

@@ -77,12 +77,13 @@ def test_resuming_gives_the_bytes_of_an_unbroken_run(
 
 
 def test_only_pairs_without_a_verifier_are_turned() -> None:
-    """The verifier's word stands against the reward model's; where no verifier judged, the reward orders the sides."""
+    """Verifiers and given preferences stand against the reward model, which orders the sides of the other pairs."""
     prompt = [{"role": "user", "content": "q"}]
     rows = [
         {"prompt": prompt, "chosen": "a", "rejected": "longer", "task": '{"checker": "exact"}'},
         {"prompt": prompt, "chosen": "a", "rejected": "longer", "task": ""},
         {"prompt": prompt, "chosen": "longest", "rejected": "b", "task": ""},
+        {"prompt": prompt, "chosen": "a", "rejected": "longer", "task": "", "given": True},
     ]
     counts = Counts()
 
@@ -90,7 +91,7 @@ def test_only_pairs_without_a_verifier_are_turned() -> None:
         return [float(len(answer)) for answer in answers]
 
     turned = ranked(rows, by_length, counts)
-    assert [row["chosen"] for row in turned] == ["a", "longer", "longest"]
+    assert [row["chosen"] for row in turned] == ["a", "longer", "longest", "a"]
     assert counts.metrics["pairs turned by reward"]["value"] == 1
     assert counts.metrics["reward agrees with verifier"]["value"] == 0.0
 

@@ -46,6 +46,37 @@ def test_a_planted_rule_makes_a_fit_model(
     assert [gate["passed"] for gate in counts.gates] == [True]
 
 
+def test_a_margin_parts_the_rewards_further(
+    coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Where the data say by how much one side is better, weighting that leaves a larger distance than ignoring it."""
+    rows = [
+        {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": "", "given": True,
+         "margin": 4.0}
+        for row in coins(100, 164)
+    ]  # fmt: skip
+    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part in ("train", "test")}
+    pairs = artifact("pairs", tmp_path / "scored", files)
+    gaps = list[float]()
+    for margin in (0.0, 2.0):
+        place = new_place(f"margin-{margin}")
+        reward(CONFIG.model_copy(update={"margin": margin, "center": 0.0, "epochs": 8}), coin_model, pairs, place)
+        gaps.append(distance(place, rows))
+    assert gaps[1] > gaps[0] + 1
+
+
+def distance(place: Place, rows: list[dict[str, Any]]) -> float:
+    """Mean reward of the chosen sides above that of the rejected ones."""
+    from transformers import AutoTokenizer
+
+    folder = finished(place).folder("model", place.scratch)
+    scorer = Scorer(folder, AutoTokenizer.from_pretrained(folder), place)
+    chosen, rejected = (
+        scorer([row["prompt"] for row in rows], [row[side] for row in rows]) for side in ("chosen", "rejected")
+    )
+    return sum(a - b for a, b in zip(chosen, rejected, strict=True)) / len(rows)
+
+
 def test_a_model_that_learned_the_opposite_is_unfit(
     coin_model: Artifact, tmp_path: Path, new_place: Callable[..., Place]
 ) -> None:
