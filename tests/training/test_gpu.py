@@ -54,6 +54,18 @@ def test_kernels_between_products_give_the_curve_of_the_cpu(
     assert trained(place, shards, tokenizer, fusion=fusion, recompute=recompute) == pytest.approx(cpu, rel=0.01)
 
 
+@pytest.mark.parametrize("recompute", ["none", "attention", "full"])
+def test_products_in_8_bits_give_nearly_the_curve_of_the_cpu(
+    recompute: Any, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Within the rounding of three binary digits; whatever is computed again, the same."""
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("needs a GPU of compute capability 9.0")
+    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32")
+    place = new_place("gpu", device="cuda", micro_batch_tokens=1024)
+    assert trained(place, shards, tokenizer, dtype="float8", recompute=recompute) == pytest.approx(cpu, rel=0.02)
+
+
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """torch's deterministic algorithms, where there are some."""
