@@ -53,6 +53,8 @@ class Work:
     """What a stage computes; `forward` is the FLOPs of reading one token."""
 
     forward: float
+    context: int = 0
+    """Tokens of the longest sequences that the model was trained on."""
     tokens: int = 0
     """Of conversations that are trained on, each once."""
     flops: float = 0.0
@@ -80,7 +82,8 @@ class Work:
 def work_of(word: str, settings: Mapping[str, Any], road: Mapping[str, Any], chats: Chats, forward: float) -> Work:
     """What a stage with these settings (its section as plain data) computes; `road` holds all sections."""
     kind, describe = _WORK[word]
-    work = Work(forward)
+    phases = road.get("pretrain", {}).get("phases", [])
+    work = Work(forward, max((int(phase.get("seq_len", 0)) for phase in phases), default=0))
     try:
         config = kind.model_validate(settings)
     except ValidationError:  # of an earlier release
@@ -128,6 +131,7 @@ def _reinforce(config: ReinforceConfig, _: PairsConfig, chats: Chats, work: Work
 def _evaluate(config: EvaluateConfig, pairs: PairsConfig, chats: Chats, work: Work) -> None:
     work.tokens = config.heldout_tokens
     work.read(config.heldout_tokens)
+    work.read(config.needles * 2 * work.context)  # lengths that double up to the context
     work.read(min(config.pairs, _test_pairs(pairs, chats)) * _pair_tokens(pairs, 1 << 30))
     work.answer(min(config.tasks, chats.tasks["test"]), config.max_new_tokens)
 
