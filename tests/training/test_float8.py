@@ -193,7 +193,8 @@ def test_a_model_is_transformers_own_with_products_of_rounded_numbers(family: st
         near(one, other, 0.35)
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own compiler asks for it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own compiler does what it warns of
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("recompute", ["none", "attention", "full"])
 def test_recomputation_and_compiling_change_no_bit(recompute: Any, compile: bool) -> None:
