@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Fusion = Literal["compiled", "triton", "quack"]
-WAVES, HEAD_WAVES = 8, 32
+WAVES, HEAD_WAVES = 4, 32
 """Programs per multiprocessor that walk over the tokens on the way back: of layers' norms, and of heads'."""
 
 
@@ -152,7 +152,7 @@ def padded(number: int) -> int:
 def _block(size: int) -> tuple[int, int]:
     """Numbers that a program holds, a power of two, and the warps for them."""
     block = padded(size)
-    return block, min(8, max(1, block // 1024))  # few warps with much to do each: 1.13x faster on the way back
+    return block, min(8, max(1, block // 1024))
 
 
 def shares_of(device: torch.device, tokens: int, size: int, waves: int = WAVES) -> Tensor:

@@ -11,6 +11,8 @@ Numbers are computed in float32 whatever their type in memory.
 import triton
 import triton.language as tl
 
+STAGES = tl.constexpr(3)  # while a program computes on one token, the numbers of the next ones are on their way
+
 
 @triton.jit
 def add_norm(x_at, delta_at, weight_at, sum_at, out_at, epsilon, SIZE: tl.constexpr, BLOCK: tl.constexpr):
@@ -43,8 +45,9 @@ def add_norm_back(
     inside = column < SIZE
     weight = tl.load(weight_at + column, inside, 0.0)
     d_weight = tl.zeros([BLOCK], tl.float32)
-    row, step = program.to(tl.int64) * SIZE + column, tl.num_programs(0).to(tl.int64) * SIZE
-    for _ in range(program, tokens, tl.num_programs(0)):
+    wide = tl.zeros((), tl.int64)
+    for token in tl.range(program, tokens, tl.num_programs(0), num_stages=STAGES):
+        row = (token + wide) * SIZE + column
         x = tl.load(x_at + row, inside, 0.0).to(tl.float32)
         d_out = tl.load(d_out_at + row, inside, 0.0).to(tl.float32)
         factor = tl.rsqrt(tl.sum(x * x, 0) / SIZE + epsilon)
@@ -55,7 +58,6 @@ def add_norm_back(
             dx += tl.load(d_sum_at + row, inside, 0.0).to(tl.float32)
         d_weight += d_out * normed
         tl.store(dx_at + row, dx.to(dx_at.dtype.element_ty), inside)
-        row += step
     tl.store(d_weight_at + program * SIZE + column, d_weight, inside)
 
 
@@ -95,8 +97,9 @@ def rotate_back(
     inside = head < HEADS
     place = head * 2 * HALF + column
     d_first, d_second = tl.zeros([PADDED, HALF], tl.float32), tl.zeros([PADDED, HALF], tl.float32)
-    token, step = program.to(tl.int64), tl.num_programs(0).to(tl.int64)
-    for _ in range(program, tokens, tl.num_programs(0)):
+    wide = tl.zeros((), tl.int64)
+    for number in tl.range(program, tokens, tl.num_programs(0), num_stages=STAGES):
+        token = number + wide
         cos, sin = tl.load(cos_at + token * HALF + column), tl.load(sin_at + token * HALF + column)
         d_out = d_out_at + token * HEADS * 2 * HALF + place
         low, high = tl.load(d_out, inside, 0.0).to(tl.float32), tl.load(d_out + HALF, inside, 0.0).to(tl.float32)
@@ -117,7 +120,6 @@ def rotate_back(
             d_behind, behind = d_behind_at + token * HEADS * 2 * HALF + place, HEADS * 2 * HALF
             tl.store(dx_at + token * stride + behind + place, tl.load(d_behind, inside, 0.0), inside)
             tl.store(dx_at + token * stride + behind + place + HALF, tl.load(d_behind + HALF, inside, 0.0), inside)
-        token += step
     if weight_at is not None:
         share = d_weight_at + program * 2 * HALF + tl.arange(0, HALF)
         tl.store(share, tl.sum(d_first, 0))
