@@ -150,11 +150,7 @@ def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, row
 
     from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model
 
-    encoded = [
-        {f"{side}_ids": conversation(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")}
-        | ({"margin": config.margin * (row["margin"] or 0.0)} if config.margin else {})
-        for row in rows
-    ]
+    encoded = [_encoded(config, tokenizer, row) for row in rows]
     usable = [row for row in encoded if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= config.max_length]
     if not usable:
         raise InputError(f"reward.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
@@ -181,6 +177,12 @@ def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, row
                 {"step": "train", "reason": "longer than max_length", "documents": len(rows) - len(usable), "bytes": 0}
             )
     return piece.piece
+
+
+def _encoded(config: RewardConfig, tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """The columns that TRL trains on."""
+    ids = {f"{side}_ids": conversation(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")}
+    return {**ids, "margin": config.margin * (row["margin"] or 0.0)} if config.margin else ids
 
 
 def _judge(

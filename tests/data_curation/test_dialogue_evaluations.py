@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_curation.artifact import Artifact
 from data_curation.decontaminate import DecontaminateConfig
 from data_curation.dialogues import DialoguesConfig
+from data_curation.documents import read_rows
+from data_curation.evaluation_items import write_items
+from data_curation.place import Place
 from data_curation.sources.source import Source
 from tests.data_curation.chats import ALL_TRAIN, NO_TASKS, chat, prepare, said, source
 from tests.data_curation.prose import text
@@ -59,6 +63,23 @@ def test_common_phrases_drop_nothing(tmp_path: Path) -> None:
     _, counts = prepare(tmp_path, config(tmp_path, lines), section=section)
     assert counts.funnel == []
     assert counts.metrics["common evaluation texts"]["value"] == 1
+
+
+def test_held_out_preferences_are_evaluation_texts_of_documents(tmp_path: Path) -> None:
+    """`decontaminate` looks for the prompts of held-out preference records, and for none that train."""
+    prompts = [f"{text(n, count=1)} And what is thing{n}?" for n in range(30)]
+    lines = [{"prompt": prompt, "chosen": f"A{n}", "rejected": f"B{n}"} for n, prompt in enumerate(prompts)]
+    given = config(tmp_path, [*lines, chat("x", "y")], dev_share=0.3, test_share=0.3, near_prompts=None)
+    parts, _ = prepare(tmp_path, given)
+    made = Artifact("dialogues", str(tmp_path / "run"), parts)
+    place = Place(str(tmp_path / "items"), tmp_path / "items-scratch")
+    with place.piece("items") as piece:
+        write_items(DecontaminateConfig(), made, [], piece)
+    texts = {row["text"] for row in read_rows(place.work("items", "items.parquet"))}
+    for split in ("train", "dev", "test"):
+        asked = {prompt for prompt, _ in said(tmp_path, f"{split}-preferences")}
+        assert asked
+        assert asked <= texts if split != "train" else not asked & texts
 
 
 def test_the_key_names_evaluation_sets_only_where_they_are_used(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import pytest
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
+from data_curation.dialogues import DialoguesConfig, Tasks
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
+from tests.data_curation.chats import prepare, rows, source
 from tests.training.conftest import artifact, coins, parquet
-from training.pairs import PAIRS
+from training.pairs import PAIRS, PairsConfig
+from training.pairs import pairs as sample
 from training.prefer import PreferConfig, encoded, prefer, ranked
 
 # TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
@@ -50,6 +53,25 @@ def test_a_planted_preference_is_learned(
     assert counts.metrics["verifier accuracy after"]["value"] == 1.0
     assert "reward agrees with verifier" not in counts.metrics
     assert counts.gates[1]["passed"]
+
+
+def test_a_source_of_preferences_reaches_the_policy(
+    coin_model: Artifact, unfit: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Records of a JSONL file pass `dialogues` and `pairs`, and turn the policy on held-out prompts."""
+    lines = [{"prompt": coin["messages"][0]["content"], "chosen": "no", "rejected": "yes"} for coin in coins(100, 200)]
+    talk = source(tmp_path, "given", lines)
+    config = DialoguesConfig(sources=[talk], tasks=Tasks(train=2, dev=0, test=0), near=None, test_share=0.3)
+    config = config.model_copy(update={"near_prompts": None, "families": ["json"]})
+    parts, _ = prepare(tmp_path, config)
+    judged = new_place("pairs")
+    chats = Artifact("dialogues", str(tmp_path / "run"), parts)
+    made = sample(PairsConfig(prompts=0, chosen="reference"), coin_model, chats, judged)
+    assert made.made["train pairs"] + made.made["test pairs"] + len(rows(tmp_path, "dev-preferences")) == 100
+    pairs = Artifact("pairs", judged.home, parts_of(judged.pieces()))
+    counts = prefer(CONFIG, coin_model, pairs, unfit, new_place())
+    assert counts.metrics["preference accuracy before"]["value"] < 1.0
+    assert counts.metrics["preference accuracy after"]["value"] == 1.0
 
 
 def test_no_training_passes_no_gate_of_gain(
