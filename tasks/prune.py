@@ -1,6 +1,7 @@
 """Removes from a store what no kept run reaches, and what kept runs need only to train on."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from data_curation.settings import ConfigError
 from tasks.care import Attempt, attempts_of, goes_on
 from tasks.claim import in_progress, lease_of
 from tasks.lease import alive, this_host
-from tasks.store import Store
+from tasks.store import THREADS, Store
 
 RESUMED = {"pretrain": "state"}
 """Stage -> the part of it that only its own kind reads, to train on; its model stands without."""
@@ -52,8 +53,10 @@ def prune_store(store: Store, keep: Keep, apply: bool) -> Pruned:
     """
     keep.check()
     sizes, reached, found = attempts_of(store), _Reached(store, keep), Pruned()
+    with ThreadPoolExecutor(THREADS) as pool:  # on s3 each lease waits for an answer
+        needed = dict(zip(sizes, pool.map(reached.has, sizes), strict=True))
     for attempt, size in sorted(sizes.items()):
-        if reached.has(attempt):
+        if needed[attempt]:
             continue
         uri = store.home(*attempt)
         if apply:
