@@ -11,8 +11,8 @@ from typing import Any
 from data_curation.settings import ConfigError
 
 CHECKOUT = Path(__file__).parent.parent
-BATCH = 64
-"""Sequences of one forward pass."""
+BATCH = 16
+"""Sequences of one forward pass: all their logits are in memory at once."""
 RESAMPLES = 1000
 """Of the examples, for the standard errors of metrics that are no means; lm-eval's own default takes minutes."""
 
