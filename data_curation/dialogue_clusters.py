@@ -22,7 +22,7 @@ def unique(near: Near | None, dialogues: Iterable[Dialogue], drops: Drops) -> li
     different: dict[str, Dialogue] = {}
     for dialogue in dialogues:
         if dialogue.id in different:
-            drops.add("dedup", "exact repeat", dialogue.size)
+            drops.drop("dedup", "exact repeat", dialogue)
         different.setdefault(dialogue.id, dialogue)
     rows = list(different.values())
     if near is None or not rows:
@@ -35,7 +35,7 @@ def unique(near: Near | None, dialogues: Iterable[Dialogue], drops: Drops) -> li
             best[label] = row
     for label, row in zip(labels, rows, strict=True):
         if best[label] is not row:
-            drops.add("dedup", "near-duplicate", row.size)
+            drops.drop("dedup", "near-duplicate", row)
     return [row for label, row in zip(labels, rows, strict=True) if best[label] is row]
 
 

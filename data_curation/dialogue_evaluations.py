@@ -44,7 +44,7 @@ def decontaminated(
     kept = list[Dialogue]()
     for dialogue, some in zip(dialogues, finds, strict=True):
         if told := _told(some, common):
-            drops.add("decontaminate", f"text of {index.text(told[0].item)['sets'][0]}", dialogue.size)
+            drops.drop("decontaminate", f"text of {index.text(told[0].item)['sets'][0]}", dialogue)
         else:
             kept.append(dialogue)
     if common:

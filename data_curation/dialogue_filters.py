@@ -22,7 +22,7 @@ def filtered(config: DialoguesConfig, dialogues: Iterator[Dialogue], drops: Drop
         repeated = _repeated(config, batch)
         for dialogue, circles in zip(batch, repeated, strict=True):
             if reason := _language(config, dialogue) or ("repetition" if circles else ""):
-                drops.add("filter", reason, dialogue.size)
+                drops.drop("filter", reason, dialogue)
             else:
                 yield dialogue
 

@@ -17,7 +17,7 @@ def taken(sources: Sequence[Source], dialogues: Sequence[Dialogue], drops: Drops
     for source in sources:
         kept = sorted((one for one in dialogues if one.source == source.name), key=lambda one: one.id)
         for dialogue in kept[source.limit :] if source.limit else []:
-            drops.add("limit", f"over the limit of {source.name}", dialogue.size)
+            drops.drop("limit", f"over the limit of {source.name}", dialogue)
         found.append(kept[: source.limit])
     return found
 
@@ -44,6 +44,6 @@ def mixed(
             if times:
                 found.append((one, times))
             else:
-                drops.add("mix", f"over the weight of {source.name}", one.size)
+                drops.drop("mix", f"over the weight of {source.name}", one)
         counts.metrics[f"passes over {source.name}"] = {"value": passes, "n": len(some), "standard_error": None}
     return found

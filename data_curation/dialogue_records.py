@@ -35,7 +35,7 @@ def read(config: DialoguesConfig, listings: list[Artifact], counts: Counts, drop
             if int(dialogue.id[:8], 16) < source.fraction * 2**32:
                 yield dialogue
             else:
-                drops.add("fraction", f"outside the fraction of {source.name}", dialogue.size)
+                drops.drop("fraction", f"outside the fraction of {source.name}", dialogue)
 
 
 def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:

@@ -30,6 +30,8 @@ PREFERENCES = pa.schema(
         ("margin", pa.float64()),  # by which the chosen reply was scored higher, null where nobody scored
     ]
 )
+PASSAGE = 600
+"""Characters of a dropped conversation that people are shown."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,24 @@ class Dialogue:
 
 
 class Drops:
-    """Counts of what was dropped, in the order of the steps."""
+    """Counts of what was dropped, in the order of the steps, and one of each for people."""
 
     STEPS = ("validate", "fraction", "filter", "dedup", "decontaminate", "limit", "mix", "split")
 
     def __init__(self) -> None:
         self.counted: dict[tuple[str, str], list[int]] = {}
+        self.shown: dict[tuple[str, str], str] = {}
 
     def add(self, step: str, reason: str, size: int) -> None:
-        """One more."""
+        """One more record, which is no conversation."""
         row = self.counted.setdefault((step, reason), [0, 0])
         row[0] += 1
         row[1] += size
+
+    def drop(self, step: str, reason: str, dialogue: Dialogue) -> None:
+        """One more conversation."""
+        self.add(step, reason, dialogue.size)
+        self.shown.setdefault((step, reason), dialogue.text[:PASSAGE])
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the funnel."""
@@ -99,6 +107,16 @@ class Drops:
             for (step, reason), (number, size) in sorted(
                 self.counted.items(), key=lambda item: (self.STEPS.index(item[0][0]), -item[1][0], item[0][1])
             )
+        ]
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The first conversation of each reason, what is personal in it masked."""
+        from data_curation.pii import PiiConfig, replace
+
+        return [
+            {"title": f"dropped by {step}: {reason}", "text": replace(text, PiiConfig())[0]}
+            for (step, reason), text in self.shown.items()
+            if step not in ("fraction", "limit", "mix")
         ]
 
     def text(self) -> str:

@@ -143,10 +143,11 @@ def dialogues(
     if sources and not any(one.task is None for split in SPLITS for one, _ in splits[split]):
         raise InputError(f"dialogues.sources: none of {counts.taken['conversations']} conversations survived: "
                          f"{drops.text() or 'the files are empty'}")  # fmt: skip
-    if not splits["train"]:
+    if all(one.rejected for one, _ in splits["train"]):
         raise InputError("dialogues: the split `train` is empty: raise dialogues.tasks.train or add a source")
     for split in SPLITS:
         _publish(place, split, splits[split], config.seed, counts)
+    counts.samples += drops.samples()
     return counts
 
 
@@ -191,7 +192,7 @@ def _split(
         if owner.get(dialogue.prompt, split) == split:
             splits[split].append((dialogue, times if split == "train" else 1))
         else:
-            drops.add("split", "prompt of a task of another split", dialogue.size)
+            drops.drop("split", "prompt of a task of another split", dialogue)
     return splits
 
 

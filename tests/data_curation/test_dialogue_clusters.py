@@ -56,6 +56,16 @@ def test_planted_near_duplicates_leave_one_and_are_counted(tmp_path: Path) -> No
     assert len(kept) == 80
 
 
+def test_a_dropped_conversation_is_shown_without_what_is_personal(tmp_path: Path) -> None:
+    """Of each reason one conversation is among the samples, an address in it masked."""
+    long = " ".join(f"word{number}" for number in range(40))
+    lines = [chat("Who?", f"Ask jane.doe@realmail.org: {long}"), chat("Who?", f"Ask jane.doe@realmail.org: {long} now")]
+    _, counts = make(tmp_path, lines, **ALL_TRAIN)
+    (shown,) = [one for one in counts.samples if one["title"] == "dropped by dedup: near-duplicate"]
+    assert "word7" in shown["text"]
+    assert "jane.doe" not in shown["text"]
+
+
 def test_other_replies_to_a_prompt_are_no_repeats(tmp_path: Path) -> None:
     """Ten different replies to one prompt stay, and all fall into one split."""
     make(tmp_path, [chat("Tell me a story.", text) for text in texts(10, 30)], **ALL_TRAIN)
