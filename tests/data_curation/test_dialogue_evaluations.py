@@ -69,7 +69,9 @@ def test_held_out_preferences_are_evaluation_texts_of_documents(tmp_path: Path) 
     """`decontaminate` looks for the prompts of held-out preference records, and for none that train."""
     prompts = [f"{text(n, count=1)} And what is thing{n}?" for n in range(30)]
     lines = [{"prompt": prompt, "chosen": f"A{n}", "rejected": f"B{n}"} for n, prompt in enumerate(prompts)]
-    given = config(tmp_path, [*lines, chat("x", "y")], dev_share=0.3, test_share=0.3, tasks=Tasks(train=9, dev=0, test=0))
+    given = config(
+        tmp_path, [*lines, chat("x", "y")], dev_share=0.3, test_share=0.3, tasks=Tasks(train=9, dev=0, test=0)
+    )
     parts, _ = prepare(tmp_path, given)
     made = Artifact("dialogues", str(tmp_path / "run"), parts)
     place = Place(str(tmp_path / "items"), tmp_path / "items-scratch")
