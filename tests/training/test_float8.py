@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from data_curation.settings import ConfigError
+from tests.training.phases import config
 from tests.training.test_decoder import batch, by_decoder, by_hugging_face, model
 from training import float8
 from training.decoder import Decoder
@@ -16,6 +18,7 @@ from training.float8 import FORMAT, Rows
 from training.layout import layout_of
 from training.norms import rms_norm
 from training.rotary import Heads, rotated_heads
+from training.step import decoder_for
 
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -219,3 +222,9 @@ def test_a_training_learns_as_fast_as_with_float32() -> None:
             curves[-1].append(float(loss))
     assert curves[0] == pytest.approx(curves[1], rel=0.05)
     assert curves[0][-1] < 0.5 * curves[0][0]
+
+
+def test_a_device_without_such_products_is_refused() -> None:
+    """Before any work."""
+    with pytest.raises(ConfigError, match="pretrain.dtype is float8, which needs a GPU of"):
+        decoder_for(config(dtype="float8").run_of(0), one_layer(), torch.device("cpu"), "none")
