@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,13 +30,17 @@ class Chats:
     """Of the chat sources, in all splits."""
     bytes: int
     """UTF-8 bytes of these."""
+    preferences: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Preference records by split, where they are known."""
 
     @classmethod
     def of(cls, made: Counts) -> "Chats":
         """As a finished stage counted them."""
         number = made.made.get
         tasks = {split: number(f"{split} tasks", 0) for split in ("train", "dev", "test")}
-        return cls(tasks, sum(number(f"{split} conversations", 0) for split in tasks), number("bytes", 0))
+        preferences = {split: number(f"{split} preferences", 0) for split in tasks}
+        conversations = sum(number(f"{split} conversations", 0) for split in tasks)
+        return cls(tasks, conversations, number("bytes", 0), preferences)
 
     @classmethod
     def expected(cls, config: DialoguesConfig, conversations: int, size: int) -> "Chats":
@@ -159,11 +163,13 @@ def _least(limit: int | None, there: int) -> int:
 
 
 def _pairs_made(config: PairsConfig, chats: Chats) -> float:
-    return PAIRED * config.pairs_per_prompt * _least(config.prompts, chats.tasks["train"]) + config.chat_prompts
+    sampled = PAIRED * config.pairs_per_prompt * _least(config.prompts, chats.tasks["train"]) + config.chat_prompts
+    return sampled + _least(config.preferences, chats.preferences.get("train", 0))
 
 
 def _test_pairs(config: PairsConfig, chats: Chats) -> int:
-    return int(PAIRED * _least(config.test_prompts, chats.tasks[config.held_out]))
+    given = _least(config.test_preferences, chats.preferences.get(config.held_out, 0))
+    return int(PAIRED * _least(config.test_prompts, chats.tasks[config.held_out])) + given
 
 
 def _pair_tokens(config: PairsConfig, most: int) -> float:

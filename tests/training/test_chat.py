@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_curation.artifact import Artifact
 from data_curation.settings import StageError
-from training.chat import check_contract, encode, encode_all, generate_answers, template_hash
+from training.chat import check_contract, encode, encode_all, generate_answers, generate_ended, template_hash
 
 HARMLESS = st.text(st.characters(codec="utf-8", exclude_characters="<\ue000\ue001"), min_size=1, max_size=12)
 
@@ -181,3 +181,16 @@ def test_an_answer_ends_before_its_stop_token(coin_model: Artifact, tokenizer: A
     answers = generate_answers(model, tokenizer, [row["messages"][:1] for row in coins(300, 340)], 8)
     assert {answer for answer in answers if len(answer) < 5} <= {"yes", "no"}
     assert all("<|im_end|>" not in answer for answer in answers)
+
+
+def test_an_answer_that_is_cut_is_told_from_one_that_ended(coin_model: Artifact, tokenizer: Any) -> None:
+    """One token is too short to write an answer and to stop: cut there, the same answers end in eight."""
+    from tests.training.conftest import coins
+
+    model = AutoModelForCausalLM.from_pretrained(Path(coin_model.home) / "model")
+    prompts = [row["messages"][:1] for row in coins(300, 320)]
+    assert not any(ended for _, ended in generate_ended(model, tokenizer, prompts, 1))
+    whole = generate_ended(model, tokenizer, prompts, 8)
+    assert [ended for answer, ended in whole if answer in ("yes", "no")]
+    assert all(ended for answer, ended in whole if answer in ("yes", "no"))
+    assert [answer for answer, _ in whole] == generate_answers(model, tokenizer, prompts, 8)
