@@ -120,6 +120,8 @@ def test_work_by_hand() -> None:
     made, test = rates.PAIRED * 50, rates.PAIRED * 10
     answers = 2 * test * (rates.PROMPT_TOKENS + 10)
     assert work.flops == pytest.approx(made * pair * (3 * 3 + 1) + 2 * test * pair + answers)
+    given = work_of("prefer", {"max_new_tokens": 20}, ROAD, replace(CHATS, preferences={"train": 30}), 1.0)
+    assert given.tokens == work.tokens + 30 * pair
 
 
 def test_settings_of_an_earlier_release_are_passed_over() -> None:
