@@ -14,11 +14,12 @@ import pytest
 
 from data_curation.files import listing, read_bytes, write_bytes
 from data_curation.settings import ConfigError, StageError
+from tasks import curation, training
 from tasks.care import verify_store
 from tasks.lease import Lease
-from tasks.prune import Keep, prune_store
+from tasks.prune import RESUMED, Keep, prune_store
 from tasks.run import Run, RunConfig, running
-from tasks.stage import Output, stage
+from tasks.stage import Output, Stage, stage
 from tasks.store import Store
 from tests.tasks.conftest import Road
 from tests.tasks.toys import PhaseConfig, SeedConfig
@@ -188,6 +189,13 @@ def test_the_state_of_an_unfinished_run_stays(train: Train):
     assert removed(old.store, keep=2, state=False) == set()
     say_of(old.store, old.id, state="failed")
     assert removed(old.store, keep=2, state=False) == {f"{old.stages[0].uri}/state"}
+
+
+def test_only_stages_of_the_same_word_read_what_is_dropped():
+    """On the real road nothing but a later phase takes the part `state`: no evaluation, no chat model misses it."""
+    road = [value for module in (curation, training) for value in vars(module).values() if isinstance(value, Stage)]
+    for word, part in RESUMED.items():
+        assert {one.word for one in road if any(part in parts for parts in one.takes.values())} == {word}
 
 
 @pytest.mark.parametrize(("keep", "words"), [(Keep(newest=-1), "--keep is -1"), (Keep(days=-2.5), "--days is -2.5")])
