@@ -72,7 +72,7 @@ def ours(row: Row, clock: Clock) -> Ours:
     """Run our decoder by the clock."""
     import torch
 
-    from training import parallel
+    from training import optimizers, parallel
     from training.attention import kernel_for
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -82,7 +82,8 @@ def ours(row: Row, clock: Clock) -> Ours:
     model = _model(row, "sdpa")
     decoder = _decoder(row, model, kernel)
     parallel.shard(decoder, ranks, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    group = {"params": list(model.parameters()), "lr": 1e-4, "weight_decay": 0.1}
+    optimizer = optimizers.Optimizer([group], betas=(0.9, 0.95))
     step = _step(row, decoder, optimizer, ranks)
     clock.begin = time.monotonic()
     for _ in range(clock.ticks):

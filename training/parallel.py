@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from training.context import Context
 
 T = TypeVar("T")
+WHOLE = 1 / 20
+"""Share of a GPU's memory that whole layers may take between a pass and its way back."""
 MINUTES = 10  # a rank that waits longer for the others ends with an error
 
 
@@ -107,9 +109,18 @@ def shard(decoder: Any, ranks: Ranks, device: torch.device) -> None:
     # Without the cast angles of rotary positions stay float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (ranks.world,))
+    again = not _fits(decoder, device)
     for layer in decoder.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
     fully_shard(decoder, mesh=mesh, mp_policy=policy)
+
+
+def _fits(decoder: Any, device: torch.device) -> bool:
+    """Whether the layers of a pass may stay whole until its way back, which then need not be put together again."""
+    if device.type != "cuda":
+        return False
+    size = sum(one.numel() for one in decoder.parameters()) * decoder.dtype.itemsize
+    return size < WHOLE * torch.cuda.get_device_properties(device).total_memory
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -129,12 +140,23 @@ def as_shared(full: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(full.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
+def axis_of_shares(tensor: DTensor) -> int:
+    """The axis of its mesh over which a tensor lies in shares; over any other it is replicated."""
+    return next(axis for axis, placement in enumerate(tensor.placements) if placement.is_shard(0))
+
+
 def clip(model: nn.Module, largest: float) -> float:
     """Scale the gradient down to `largest`; returns its norm over all ranks before."""
-    total = nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None])
-    norm = float(whole(total))
+    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    shares = [local(one) for one in gradients]
+    total = nn.utils.get_total_norm(shares)
+    if isinstance(some := gradients[0], DTensor):
+        squared = total.square()
+        dist.all_reduce(squared, group=some.device_mesh.get_group(axis_of_shares(some)))
+        total = squared.sqrt()
+    norm = float(total)
     if norm > largest:  # mostly it is not, and a pass over all gradients is saved
-        nn.utils.clip_grads_with_norm_(model.parameters(), largest, total)
+        torch._foreach_mul_(shares, largest / (total + 1e-6))  # type: ignore[reportPrivateImportUsage]
     return norm
 
 
