@@ -145,7 +145,17 @@ def _compared(name: str, key: str, ours: dict[str, Any], peer: dict[str, Any]) -
         share = ours["before_seconds"] / steps
         whole = ours[key] * ours["seconds"] / (ours["seconds"] + share * ours["steps"])
         rows.append(row(f"{title}, reference included", round(whole), round(theirs[key]), unit, round(theirs[key])))
+    if name == "reinforce":
+        last = max(line["step"] for line in theirs["log"])
+        sampled = [round(side[key] * _length(side["log"], last)) for side in (ours, theirs)]
+        rows.append(row(f"{title}, tokens of answers", sampled[0], sampled[1], "tokens/s"))
     return rows
+
+
+def _length(log: list[dict[str, Any]], last: int) -> float:
+    """Mean tokens of the answers of the steps from 2 to `last`, or of the first."""
+    found = [line["completions/mean_length"] for line in log if line["step"] <= last]
+    return sum(found[1:] or found) / len(found[1:] or found)
 
 
 def _agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Scale:
     """Step with which the other side ends; ours goes on, but is not timed any more."""
     chat: int = 16_384
     """Tokens of one pass of SFT."""
-    short: int = 32_768
+    short: int = 40_960
     """The same of DPO and GRPO."""
 
 
@@ -49,7 +49,7 @@ FULL = Scale(
         chosen="sample-or-reference",
     ),
     prefer=PreferConfig(
-        learning_rate=2e-5, likelihood=0.1, epochs=2, batch_size=64, max_length=512, max_new_tokens=16, test_pairs=512,
+        learning_rate=2e-5, likelihood=0.1, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
     ),
     reinforce=ReinforceConfig(
         steps=40, prompts_per_step=64, learning_rate=2e-5, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
