@@ -27,8 +27,11 @@ from data_curation.counts import Counts
 from data_curation.files import join, write_bytes
 from data_curation.settings import sha256_of
 from flows.config import WORDS, load
+from flows.plan import Asked, plan
 from flows.server import environment, serving
+from tasks import curation, training
 from tasks.artifact import Manifest
+from tasks.stage import Stage
 from tasks.why import code_hash
 
 TITLE = "what orchestration costs"
@@ -36,11 +39,6 @@ NOTE = """The artifacts are planted: their manifests and one small file each, un
 as many others beside them. `cached pipeline` is a second call in one process, after imports, on a running
 server (SQLite); `a stage` is the road less its first stage by the number of stages, without heartbeats. `plan`
 is the command from the shell, imports included. CPU seconds are of the process alone. Pipelines at once: commands."""
-PARTS = (
-    *WORDS,
-    *("documents", "index", "decisions", "shards", "heldout", "model", "state"),
-    *("train", "dev", "test", "verdict", "scores"),
-)
 RUNS = 100
 AT_ONCE = 4
 
@@ -74,17 +72,15 @@ def sets(folder: Path) -> list[str]:
 
 def plant(folder: Path, store: str, number: int) -> int:
     """A store in which every stage of the road is cached, beside as many others; returns the stages of the road."""
-    from flows.plan import Asked, plan
-
     config = load("demo", [*sets(folder), f"run.store={store}"])
     planned = plan("demo", config, Asked())
     while todo := [record for record in planned.stages if record.state == "run" and record.key]:
         for record in todo:
-            _artifact(store, record.stage, record.key, PARTS)
+            _artifact(store, record.stage, record.key, _parts())
         planned = plan("demo", config, Asked())
     with ThreadPoolExecutor(16) as pool:
         others = range(number - len(planned.stages))
-        list(pool.map(lambda index: _artifact(store, WORDS[index % len(WORDS)], sha256_of(index), PARTS[:1]), others))
+        list(pool.map(lambda index: _artifact(store, WORDS[index % len(WORDS)], sha256_of(index), ("model",)), others))
     for index in range(RUNS):
         planned.id = f"20260101-{index:06}-demo-0000"
         planned.save("completed")
@@ -107,7 +103,7 @@ def _artifact(store: str, word: str, key: str, parts: tuple[str, ...]) -> None:
         counts=Counts(),
         seconds=1.0,
         peak_memory=0,
-        code=code_hash(_functions()[word]),
+        code=code_hash(_stages()[word].function),
         commit="",
         packages={},
         machine={"device": "cpu"},
@@ -118,12 +114,15 @@ def _artifact(store: str, word: str, key: str, parts: tuple[str, ...]) -> None:
 
 
 @cache
-def _functions() -> dict[str, str]:
-    from tasks import curation, training
-    from tasks.stage import Stage
-
+def _stages() -> dict[str, Stage]:
     stages = [value for module in (curation, training) for value in vars(module).values() if isinstance(value, Stage)]
-    return {stage.word: stage.function for stage in stages}
+    return {stage.word: stage for stage in stages}
+
+
+def _parts() -> tuple[str, ...]:
+    """Every part that some stage reads: those that it declares, and by default the one of the argument's name."""
+    declared = {part for stage in _stages().values() for parts in stage.takes.values() for part in parts}
+    return tuple(sorted({*declared, "documents", "tokenizer", "model"}))
 
 
 def cached_rows(folder: Path, store: str, stages: int) -> list[Row]:
