@@ -226,5 +226,5 @@ def test_a_training_learns_as_fast_as_with_float32() -> None:
 
 def test_a_device_without_such_products_is_refused() -> None:
     """Before any work."""
-    with pytest.raises(ConfigError, match="pretrain.dtype is float8, which needs a GPU of"):
+    with pytest.raises(ConfigError, match=r"pretrain\.dtype is float8, which needs a GPU"):
         decoder_for(config(dtype="float8").run_of(0), one_layer(), torch.device("cpu"), "none")
