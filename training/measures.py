@@ -41,13 +41,15 @@ def gate(name: str, measured: dict[str, Any], against: float, errors: float = 0.
 
 
 def load_policy(folder: Path, place: Place) -> tuple[Any, Any]:
-    """Model, on the place's device and in evaluation mode, and tokenizer of a model folder."""
+    """Model, on the place's device and in evaluation mode, and tokenizer of a model folder; on a GPU in bfloat16."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from training.model import settle
 
     device = settle(place)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
 
 
