@@ -50,6 +50,11 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+def _hears_ctrl_c() -> None:
+    """Whoever runs these tests may ignore it, as a shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _ours(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("tokenmill: ")]
 
@@ -99,7 +104,9 @@ def test_a_stage_that_is_none_is_said_before_a_server_starts(preset: Path, tmp_p
 def test_a_stopped_run_says_what_it_was(preset: Path, tmp_path: Path, number: signal.Signals, code: int):
     """Ctrl-C and SIGTERM end the stage, release its lease, write the report and print the JSON."""
     words = command(preset, "--set", "dialogues.tasks.train=3000000")
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_ctrl_c
+    )
     while not (children := stages_of(process.pid)):
         assert process.poll() is None
         threading.Event().wait(0.05)
