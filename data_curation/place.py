@@ -39,6 +39,8 @@ class Resources(Settings):
     """Processes of a pretraining stage, one per GPU; all train one model."""
     context_ranks: int = Field(default=1, ge=1)
     """So many of them share the tokens of each row (context parallelism): for rows that are too long for one GPU."""
+    shard_ranks: int | None = Field(default=None, ge=1)
+    """So many of them hold the weights in shares, each further set a copy (HSDP); none: the ranks of a node."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models compute; `auto` takes a GPU if there is one."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)

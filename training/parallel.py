@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.context import Context
@@ -98,21 +98,31 @@ def _context(world: int, number: int) -> Context | None:
     return Context(number, rank % number, groups[rank // number])
 
 
-def shard(decoder: Any, ranks: Ranks, device: torch.device) -> None:
+def shard(decoder: Any, ranks: Ranks, device: torch.device, number: int | None = None) -> None:
     """Leave each rank its share of every parameter; layers are put together when they are needed.
 
-    They are sent in the decoder's type of numbers; the gradients' sums are float32.
+    They are sent in the decoder's type of numbers; the gradients' sums are float32. Neighbours, so many as `number`,
+    hold all shares together and the next so many a copy; without it the ranks of a node, whose network is fastest.
     """
     if ranks.world == 1:
         return
     low = None if decoder.dtype == torch.float32 else decoder.dtype
     # Without the cast angles of rotary positions stay float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    mesh = init_device_mesh(device.type, (ranks.world,))
+    number = number or int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    shape, names = (ranks.world // number, number), ("copies", "shares")
+    first = int(number == ranks.world)  # without copies the mesh has one axis
+    mesh = init_device_mesh(device.type, shape[first:], mesh_dim_names=names[first:])
     again = not _fits(decoder, device)
     for layer in decoder.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
     fully_shard(decoder, mesh=mesh, mp_policy=policy)
+
+
+def average_copies(decoder: nn.Module, now: bool) -> None:
+    """Whether the next pass averages the gradient over copies of the weights too: once a step, after its last pass."""
+    if isinstance(decoder, FSDPModule):
+        decoder.set_requires_all_reduce(now)
 
 
 def _fits(decoder: Any, device: torch.device) -> bool:
@@ -151,8 +161,9 @@ def clip(model: nn.Module, largest: float) -> float:
     shares = [local(one) for one in gradients]
     total = nn.utils.get_total_norm(shares)
     if isinstance(some := gradients[0], DTensor):
-        squared = total.square()
-        dist.all_reduce(squared, group=some.device_mesh.get_group(axis_of_shares(some)))
+        mesh = some.device_mesh
+        squared = total.square() * mesh.size(axis_of_shares(some)) / mesh.size()
+        dist.all_reduce(squared)  # over copies, too: all ranks have the same bits and decide the same
         total = squared.sqrt()
     norm = float(total)
     if norm > largest:  # mostly it is not, and a pass over all gradients is saved

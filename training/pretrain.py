@@ -156,11 +156,11 @@ def pretrain(
         state=None if previous is None else previous.folder("state", place.scratch),
         heldout=shards.folder("heldout", place.scratch) if "heldout" in shards.parts else None,
     )
-    if place.resources.ranks % place.resources.context_ranks:
-        raise ConfigError(
-            f"run.resources.context_ranks is {place.resources.context_ranks}, which does not divide "
-            f"run.resources.ranks ({place.resources.ranks})"
-        )
+    for name in ("context_ranks", "shard_ranks"):
+        if place.resources.ranks % ((number := getattr(place.resources, name)) or 1):
+            raise ConfigError(
+                f"run.resources.{name} is {number}, which does not divide run.resources.ranks ({place.resources.ranks})"
+            )
     return train(config, inputs, place) if place.resources.ranks == 1 else launch(config, inputs, place)
 
 

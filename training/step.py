@@ -67,7 +67,11 @@ class Trainer:
         # Each rank's gradient is that of its share; FSDP takes the mean over the ranks.
         scale = torch.tensor(self.ranks.world / max(1, len(counted)), device=self.device)
         share = _rows(batch, self.ranks.rows(len(batch.tokens)))
-        entropies = [self._backward(part, scale) for part in self._micro_batches(share)]
+        *parts, last = self._micro_batches(share)
+        parallel.average_copies(self.decoder, False)
+        entropies = [self._backward(part, scale) for part in parts]
+        parallel.average_copies(self.decoder, True)
+        entropies.append(self._backward(last, scale))
         [loss] = self.ranks.total([float(torch.stack(entropies).sum()) / self.ranks.world], self.device)
         norm = parallel.clip(self.model, self.run.clip)
         why = reason_to_skip(state.history, loss, norm)
@@ -118,7 +122,7 @@ def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
         model = models.load(inputs.model, run.rope, run.phase.seq_len)
     model = model.to(device).train()
     decoder = decoder_for(run, model, device, run.recompute)
-    parallel.shard(decoder, ranks, device)
+    parallel.shard(decoder, ranks, device, place.resources.shard_ranks)
     optimizer = optimizers.build(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)

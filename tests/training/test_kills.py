@@ -144,6 +144,21 @@ def test_ranks_killed_one_by_one_change_no_byte(
     assert taken(place) == taken(unbroken)
 
 
+def test_a_checkpoint_of_copies_goes_on_with_other_ranks(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Four ranks that hold two copies of the weights are killed; one rank and four of one copy end as one unbroken."""
+    unbroken, broken = new_place("unbroken"), new_place("broken", ranks=4, shard_ranks=2, checkpoint_seconds=0)
+    pretrain(run(), shards, tokenizer, None, unbroken)
+    with when_saved(broken, 3, lambda: kill_rank(3)), pytest.raises(TransientError):
+        pretrain(run(), shards, tokenizer, None, broken)
+    for number in (1, 4):
+        again = new_place(f"again-{number}", ranks=number)
+        assert again.adopt(broken.home)
+        pretrain(run(), shards, tokenizer, None, again)
+        assert losses(again) == pytest.approx(losses(unbroken), rel=2e-5)
+
+
 def test_sigterm_saves_two_ranks_and_one_goes_on(
     shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:

@@ -52,6 +52,20 @@ def test_ranks_that_share_rows_give_the_curve_of_one(
     assert losses(place) == pytest.approx(CURVES["llama"], rel=2e-5)
 
 
+@pytest.mark.parametrize(("shard_ranks", "context_ranks"), [(2, 1), (1, 4)])
+def test_copies_of_shares_give_the_curve_of_one(
+    shard_ranks: int, context_ranks: int, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Two copies on two ranks each, and four copies on ranks that share rows; with Muon, which takes shares apart."""
+    chosen = config(optimizer="muon")
+    one = new_place("one")
+    given = {"shard_ranks": shard_ranks, "context_ranks": context_ranks, "micro_batch_tokens": 32}
+    copies = new_place("copies", ranks=4, **given)
+    for place in (one, copies):
+        pretrain(chosen.run_of(0), shards, tokenizer, None, place)
+    assert losses(copies) == pytest.approx(losses(one), rel=2e-5)
+
+
 def test_a_checkpoint_of_one_rank_goes_on_with_two(
     shards: Artifact,
     tokenizer: Artifact,
@@ -89,12 +103,13 @@ def test_an_error_of_a_rank_is_that_of_the_stage(
     assert children() == before
 
 
-def test_ranks_that_cannot_share_rows_are_refused(
-    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+@pytest.mark.parametrize("field", ["context_ranks", "shard_ranks"])
+def test_ranks_that_make_no_whole_groups_are_refused(
+    field: str, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
     """Groups of two cannot be made of three ranks: said before any of them starts."""
-    with pytest.raises(ConfigError, match=r"context_ranks is 2, which does not divide run\.resources\.ranks \(3\)"):
-        pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3, context_ranks=2))
+    with pytest.raises(ConfigError, match=rf"{field} is 2, which does not divide run\.resources\.ranks \(3\)"):
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3, **{field: 2}))
 
 
 def test_ranks_that_make_no_step_are_ended(
