@@ -104,12 +104,12 @@ def _train(schedule: str, seed: int, where: str) -> Found:
         last, model = place.done("after"), place.done("model")
         assert last is not None and model is not None
         net, tokenizer = measures.load_policy(place.folder(model, "model"), place)
-        held = instruct._held_out(config, tokenizer, dialogues)
+        held = instruct.held_out(config, tokenizer, dialogues)
         found = {"last": _measured(last.note)}
         for share, (number, summed) in sums.items():
             with torch.no_grad():
                 net.load_state_dict({name: (total / number).float() for name, total in summed.items()})
-            note = instruct._measured(config, place, f"average-{share}", net, tokenizer, held).note
+            note = instruct.measured(config, place, f"average-{share}", net, tokenizer, held).note
             found[f"average of the last {share:.0%}"] = _measured(note)
     return found
 

@@ -5,7 +5,7 @@ numbers. Numbers are computed in float32.
 """
 
 # Triton's language has no types.
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl

@@ -61,14 +61,14 @@ def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place
     source = model.folder("model", place.scratch)
     base, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
-    held = _held_out(config, tokenizer, dialogues)
-    before = place.done("before") or _measured(config, place, "before", base, tokenizer, held)
+    held = held_out(config, tokenizer, dialogues)
+    before = place.done("before") or measured(config, place, "before", base, tokenizer, held)
     done = place.done("model") or _train(config, place, source, base, tokenizer, dialogues)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
         raise StageError("instruct: the chat template changed during training")
-    after = _measured(config, place, "after", tuned, tokenizer, held)
+    after = measured(config, place, "after", tuned, tokenizer, held)
     counts = done.counts
     _report(counts, before.note, after.note, held)
     return counts
@@ -183,7 +183,7 @@ def _rows(dialogues: Artifact, split: str) -> list[Row]:
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _held_out(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> dict[str, list[Row]]:
+def held_out(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> dict[str, list[Row]]:
     """Held-out tasks and conversations, the latter only where they fit into a row."""
     from training.chat import encode_all
 
@@ -195,7 +195,7 @@ def _held_out(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> di
     return {"tasks": tasks, "chats": short[: config.held_out_chats]}
 
 
-def _measured(
+def measured(
     config: InstructConfig, place: Place, when: str, model: Any, tokenizer: Any, held: dict[str, list[Row]]
 ) -> Piece:
     """A piece whose note holds {"solved": 0 or 1 a task, "answers", "losses": [nats, trained tokens] a chat}."""
