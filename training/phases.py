@@ -14,6 +14,9 @@ from training.schedule import ScheduleConfig, Shape
 ROPE_THETA = 10_000.0
 """Base of the rotary positions where no phase says one (Su et al. 2021)."""
 
+BY_SIZE = 0
+"""In `tokens_per_step`: the batch that follows from the size, which `by_size` puts in its place."""
+
 
 def _whole(value: Any) -> Any:
     # YAML reads 2e6 as text and 2.0e+6 as a float; both mean two million here.
@@ -66,6 +69,8 @@ def by_size(data: dict[str, Any]) -> dict[str, Any]:
     peak .3118 FLOPs^-.125 (Bi et al. 2024, DeepSeek LLM, section 3.1, fitted to 1e17 to 2e19 FLOPs).
     """
     data = {name: value for name, value in data.items() if value is not None}
+    if _whole(data.get("tokens_per_step")) == BY_SIZE:
+        del data["tokens_per_step"]
     try:
         model = ModelConfig.model_validate(data.get("model", {}))
         schedule = ScheduleConfig.model_validate(data.get("schedule", {}))

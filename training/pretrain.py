@@ -12,7 +12,7 @@ from data_curation.settings import ConfigError, Settings, StageError, outside_id
 from training.architecture import ModelConfig, Rope
 from training.gates import ProbeConfig
 from training.mixing import MixConfig
-from training.phases import PHASES, Phase, Tokens, by_size, check_phase, rope_of
+from training.phases import BY_SIZE, PHASES, Phase, Tokens, by_size, check_phase, rope_of
 from training.schedule import ScheduleConfig, Span
 
 
@@ -21,8 +21,8 @@ class Shared(Settings):
 
     model: ModelConfig = ModelConfig()
     """The architecture."""
-    tokens_per_step: Tokens = None  # type: ignore[assignment]  # PretrainConfig puts a number in its place
-    """Global batch in tokens, the same in all phases; none: .292 FLOPs^.3271 of the first one (DeepSeek LLM)."""
+    tokens_per_step: Tokens = BY_SIZE
+    """Global batch in tokens, the same in all phases; 0: .292 FLOPs^.3271 of the first one (DeepSeek LLM)."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` gives matrices orthogonal updates and everything else AdamW, at the same learning rates."""
     betas: tuple[float, float] = (0.9, 0.95)

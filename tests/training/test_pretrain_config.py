@@ -97,6 +97,7 @@ def test_batch_and_learning_rate_follow_from_the_size() -> None:
     # .292 e19^.3271 = 479,000, nearest to 2^19; .3118 e19^-.125 = .001315
     assert chosen.tokens_per_step == 2**19
     assert [phase.learning_rate for phase in chosen.phases] == [0.0013, 0.00013]
+    assert PretrainConfig.model_validate({**chosen.model_dump(), "tokens_per_step": 0}) == chosen
     assert PretrainConfig.model_validate(chosen.model_dump()) == chosen
     spanned = PretrainConfig.model_validate({**chosen.model_dump(), "phases": [{"seq_len": 512, "tokens": 10**9}]})
     assert spanned.tokens_per_step == 2**19 and spanned.phases[0].learning_rate != 0.0013
