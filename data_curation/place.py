@@ -37,6 +37,10 @@ class Resources(Settings):
     """CPU threads of a training process."""
     ranks: int = Field(default=1, ge=1)
     """Processes of a pretraining stage, one per GPU; all train one model."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that they lie on, equally many on each."""
+    launcher: str = "srun --nodes {nodes} --ntasks-per-node 1"
+    """Words before a command that start it once on each of several nodes; {nodes} is their number."""
     context_ranks: int = Field(default=1, ge=1)
     """So many of them share the tokens of each row (context parallelism): for rows that are too long for one GPU."""
     shard_ranks: int | None = Field(default=None, ge=1)

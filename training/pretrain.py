@@ -156,7 +156,7 @@ def pretrain(
         state=None if previous is None else previous.folder("state", place.scratch),
         heldout=shards.folder("heldout", place.scratch) if "heldout" in shards.parts else None,
     )
-    for name in ("context_ranks", "shard_ranks"):
+    for name in ("nodes", "context_ranks", "shard_ranks"):
         if place.resources.ranks % ((number := getattr(place.resources, name)) or 1):
             raise ConfigError(
                 f"run.resources.{name} is {number}, which does not divide run.resources.ranks ({place.resources.ranks})"

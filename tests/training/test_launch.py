@@ -130,8 +130,9 @@ def test_no_rank_survives_its_killed_launcher(tmp_path: Path) -> None:
     rank = subprocess.Popen(
         [
             sys.executable, "-c",
-            "import os, sys; from training.launch import _leave_with; _leave_with(int(sys.argv[1]), os.getppid())",
-            str(launcher.pid),
+            "import os, sys; from pathlib import Path; from training.launch import _leave_with;"
+            "_leave_with(os.getppid(), int(sys.argv[1]), Path(sys.argv[2]))",
+            str(launcher.pid), str(tmp_path / "asked"),
         ]
     )  # fmt: skip
     launcher.kill()
