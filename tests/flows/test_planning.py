@@ -48,7 +48,7 @@ def test_a_plan_without_its_sources_says_so_and_goes_on(tmp_path: Path) -> None:
     assert planned["total"]["unknown"][:3] == ["dialogues", "extract", "clean"]
     phases = [stage for stage in planned["stages"] if stage["stage"] == "pretrain"]
     flops = sum(phase["flops"] for phase in planned["budget"]["phases"])
-    hours = flops / 989.4e12 / 0.4 / 3600
+    hours = flops / 989.4e12 / 0.5 / 3600
     assert sum(stage["gpu_hours"] for stage in phases) == pytest.approx(hours, rel=0.01)
     places = [f"--set=run.{name}={tmp_path / name}" for name in ("store", "sources", "home", "export")]
     command = [sys.executable, "-m", "flows.cli", "run", "h100", *places]
