@@ -194,7 +194,8 @@ def _leave_with(torchrun: int, launcher: int | None, asked: Path) -> None:
     told = False
     try:
         owner = None if launcher is None else psutil.Process(launcher)
-        while os.getppid() == torchrun and (owner is None or _alive(owner)):
+        # The parent is the first process where torchrun was gone before this rank looked for it.
+        while os.getppid() == torchrun != 1 and (owner is None or _alive(owner)):
             if not told and asked.exists():
                 told = True
                 os.kill(os.getpid(), signal.SIGTERM)

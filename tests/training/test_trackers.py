@@ -1,6 +1,7 @@
 """Guarantees of metrics: one line per step whatever happened, trackers that get all of it and can do no harm."""
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_lines_and_events_reach_a_store_on_s3(bucket: str, new_place: Callable[.
     written = [json.loads(line) for line in read_bytes(f"{place.home}/records/steps.jsonl").splitlines()]
     assert [(line["step"], line["loss"], line["tokens"]) for line in written] == [(0, 1.5, 256), (1, 0.25, 512)]
     assert [path for path in listing(f"{place.home}/records") if path.startswith("tensorboard/events")]
+
+
+def test_the_line_of_progress_has_loss_speed_and_mfu(
+    new_place: Callable[..., Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage's parent shows it, with the time left, in the terminal and on the page of the working stage."""
+    with Metrics(config().run_of(0), new_place("one", log_seconds=0), 300, ["NVIDIA H100 80GB HBM3"] * 2) as metrics:
+        metrics.begin(State())
+        metrics.step(State(1, [StepRecord(0, 1.5, 8, 20, 0.1, 2.0)]), 2)
+    [line] = capsys.readouterr().out.splitlines()
+    said = json.loads(line.removeprefix("@progress "))
+    assert (said["unit"], said["done"], said["total"]) == ("tokens", 256, 6 * 256)
+    assert re.fullmatch(r"loss 1\.500, [\d,]+ tokens/s, MFU \d+\.\d%, 2 steps skipped", said["text"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
