@@ -33,7 +33,7 @@ _NOTICES = _words(
 _WORD = re.compile(r"[\w'-]+|©")
 _SILENT = [""]
 _DATE = re.compile(r"(?:19|20)\d\d|\d\d?:\d\d")
-_QUOTES = ('"', "'", "\u201c", "\u2018", "\u00ab", "\u201e")
+_QUOTES = frozenset("\"'\u201c\u2018\u00ab\u201e")
 _FULL_SIZE = 300
 """Size from which a block says no more about its neighbours by being larger."""
 _LINK = 0.8
@@ -136,9 +136,10 @@ def scores(blocks: list[Block], weights: Sequence[float]) -> list[float]:
                 score += perhaps
             if not _NOTICES.isdisjoint(words):
                 score += notice
-            if size < _TITLE_SIZE and _DATE.search(text):
+            if size < _TITLE_SIZE and (":" in text or "20" in text or "19" in text) and _DATE.search(text):
                 score += date
-        teasers, section = _sections(block, opens or may_open, teasers, section)
+        if opens or may_open or teasers or section:
+            teasers, section = _sections(block, opens or may_open, teasers, section)
         if teasers:
             score += teaser
         if section:
@@ -161,7 +162,7 @@ def scores(blocks: list[Block], weights: Sequence[float]) -> list[float]:
             score += above
         elif index > last:
             score += below
-        if text.startswith(_QUOTES):
+        if text[:1] in _QUOTES:
             score += quote
         found.append(score)
         size_before, links_before = near[index], block.links

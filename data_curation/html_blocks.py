@@ -8,7 +8,8 @@ _ALONE = HEADINGS | {"pre"}
 _TAG = re.compile(r"<[^>]*>")
 # A named anchor comes as <a href=""> without its end: only the text right after a real target is linked.
 _LINKED = re.compile(r'<a href="[^"]+">([^<]*)')
-_END = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4][\"'\u201d\u2019\u00bb)\]\u300d\u300f]*$")
+_STOPS = ".!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4"
+_END = re.compile(rf"[{_STOPS}][\"'\u201d\u2019\u00bb)\]\u300d\u300f]*$")
 _PROSE, _LINKED_TEXT = 80, 0.4
 """Size from which a block reads as a paragraph, and share of links from which it does not."""
 
@@ -42,6 +43,9 @@ def read_blocks(html: str) -> list[Block]:
     code: list[str] = []
     gap, bullet = False, ""
     for line in html.split("\n"):
+        if not line and not code:
+            gap = True
+            continue
         if code or "<pre>" in line:
             code.append(line)
             if "</pre>" in line:
@@ -84,11 +88,11 @@ def render(blocks: list[Block]) -> str:
 def _block(line: str, tag: str, gap: bool, bullet: str) -> Block | None:
     text = line
     if "<" in line:
-        if tag == "p" and line.endswith("</p>"):
-            text = line[3:-4]
+        if tag and line.endswith(end := f"</{tag}>"):
+            text = line[len(end) - 1 : -len(end)]
         if "<" in text:
             text = _TAG.sub("", text)
-    text = _unescape(text).strip()
+    text = (_unescape(text) if "&" in text else text).strip()
     if not text:
         return None
     if tag not in HEADINGS and tag != "p":
@@ -97,14 +101,13 @@ def _block(line: str, tag: str, gap: bool, bullet: str) -> Block | None:
     links = sum(map(len, _LINKED.findall(line))) / length if "<a " in line else 0.0
     if not text.isascii() and (encoded := len(text.encode("utf-8", "replace"))) >= 2 * length:
         size = encoded
-    ends = not text[-1].isalnum() and _END.search(text, length - 4) is not None
+    last = text[-1]
+    ends = last in _STOPS or (not last.isalnum() and _END.search(text, length - 4) is not None)
     return Block(text, tag, size, links, gap, bullet, ends, tag in HEADINGS, size >= _PROSE and links < _LINKED_TEXT)
 
 
 def _unescape(text: str) -> str:
     """Text as it was before resiliparse escaped it."""
-    if "&" not in text:
-        return text
     return text.replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 

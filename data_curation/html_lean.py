@@ -12,6 +12,9 @@ _FEW = 256
 """Bytes between the two tags of an element up to which nothing is gained by cutting them."""
 _OPENS = re.compile(rb"<(script|style|svg)[\s/>]", re.IGNORECASE)
 _ENDS = re.compile(rb"</(script|style|svg)[\s/>]", re.IGNORECASE)
+_BREAKS = re.compile(rb"</(?:p(?!ath|oly|attern)|div)")
+"""What ends a drawing without its tag; `path`, `polygon`, `polyline` and `pattern` are parts of drawings."""
+_SLASH = ord("/")
 _NAMES = (b"scri", b"/scr", b"styl", b"/sty", b"svg ", b"svg>", b"/svg")
 
 
@@ -34,7 +37,9 @@ def lean(page: bytes) -> Lean:
     parts: list[bytes] = []
     at = 0
     for start, end in pairwise(_tags(page)):
-        if end - start <= _FEW or not (opened := _OPENS.match(page, start)) or not (closed := _ENDS.match(page, end)):
+        if end - start <= _FEW or page[start + 1] == _SLASH:
+            continue
+        if not (opened := _OPENS.match(page, start)) or not (closed := _ENDS.match(page, end)):
             continue
         if opened[1].lower() == closed[1].lower() and not _says(page, start, end, opened[1].lower()):
             parts += page[at:start], b"<", opened[1], b">"
@@ -47,7 +52,7 @@ def lean(page: bytes) -> Lean:
 def _says(page: bytes, start: int, end: int, name: bytes) -> bool:
     """Whether it holds text: data in which trafilatura finds articles, or elements that end a drawing without a tag."""
     if name == b"svg":
-        return page.find(b"</p", start, end) >= 0 or page.find(b"</div", start, end) >= 0
+        return _BREAKS.search(page, start, end) is not None
     return page.find(b"ld+json", start, start + _FEW) >= 0
 
 

@@ -105,7 +105,7 @@ def _text(tree: Any, source: str, markup: int, url: str | None, main_share: floa
     scripts, the main ones elsewhere. Where those hold hardly any text, or a lot, the other look tells what the page is.
     """
     small = markup <= _SMALL
-    scripted = not small and len(tree.document.get_elements_by_tag_name("script")) >= _SCRIPTS
+    scripted = not small and _scripted(tree)
     everything = [] if scripted else _blocks(tree, main=False)
     if small or _dense(everything, markup):
         return _tidy(render(boilerplate.manual(everything)))
@@ -120,6 +120,12 @@ def _text(tree: Any, source: str, markup: int, url: str | None, main_share: floa
         careful = _by_trafilatura(source, url) if markup <= _CAREFUL else ""
         return _tidy(careful if len(careful) > size else render(kept or everything))
     return _tidy(render(kept))
+
+
+def _scripted(tree: Any) -> bool:
+    """Whether a page has many scripts, which mostly its head tells, soon read."""
+    parts = (tree.head, tree.document)
+    return any(part is not None and len(part.get_elements_by_tag_name("script")) >= _SCRIPTS for part in parts)
 
 
 def _comments(tree: Any) -> int:
