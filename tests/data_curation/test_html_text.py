@@ -69,7 +69,7 @@ def test_code_is_cut_and_nothing_else() -> None:
     """Scripts, styles and drawings go, data and text stay, and what is extracted is that of the whole page."""
     code, data = b"a = 1; " * 200, b'<script type="application/ld+json">' + b'{"a": 1} ' * 100 + b"</script>"
     named = b"<styled-text>" + code + b"</styled-text>"
-    drawn, broken = b"<path d='M1 2'/>" * 40, b"<svg><p>" + code + b"</p></svg>"
+    drawn, broken = b"<path d='M1 2'></path>" * 40, b"<svg><p>" + code + b"</p></svg>"
     kept = data + named + broken + page(5) + b"<p>" + code * 50 + b"</p>"
     begin, middle = b"<SCRIPT src='x>y' async>" + code, b"</SCRIPT ><script>" + code + b"'<!--<script>"
     whole = (
