@@ -176,7 +176,9 @@ def _languages(source: str) -> tuple[str, ...]:
 
 def _tidy(text: str) -> str:
     """Printable text, no spaces at line ends, one blank line between paragraphs."""
-    lines = "\n".join([line.rstrip() for line in _printable(text).split("\n")])
+    lines = _printable(text)
+    if " \n" in lines or "\t\n" in lines or not lines.isascii():  # mostly ASCII text has none at line ends
+        lines = "\n".join([line.rstrip() for line in lines.split("\n")])
     return (_BLANK_LINES.sub("\n\n", lines) if "\n\n\n" in lines else lines).strip()
 
 
