@@ -152,13 +152,9 @@ def dialogues(
 
 
 def _conversations(
-    config: DialoguesRun,
-    sources: list[Artifact],
-    evaluations: list[Artifact],
-    place: Place,
-    counts: Counts,
+    config: DialoguesRun, sources: list[Artifact], evaluations: list[Artifact], place: Place, counts: Counts,
     drops: Drops,
-) -> list[tuple[Dialogue, int]]:
+) -> list[tuple[Dialogue, int]]:  # fmt: skip
     """What stays of the sources, chats before preference records, each with the times that `train` holds it."""
     from data_curation.dialogue_clusters import unique
     from data_curation.dialogue_evaluations import decontaminated
@@ -167,12 +163,16 @@ def _conversations(
     from data_curation.dialogue_records import read
 
     kept = list(filtered(config, read(config, sources, counts, drops), drops))
+    different = [one for side in _sides(kept) for one in unique(config.near, side, drops)]
+    clean = decontaminated(config.evaluations, evaluations, different, place, counts, drops)
     found = list[tuple[Dialogue, int]]()
-    for preferences in (False, True):
-        some = unique(config.near, (one for one in kept if bool(one.rejected) == preferences), drops)
-        some = decontaminated(config.evaluations, evaluations, some, place, counts, drops)
-        found += mixed(config.sources, taken(config.sources, some, drops), config.max_passes, counts, drops)
+    for side in _sides(clean):
+        found += mixed(config.sources, taken(config.sources, side, drops), config.max_passes, counts, drops)
     return found
+
+
+def _sides(rows: list[Dialogue]) -> list[list[Dialogue]]:
+    return [[one for one in rows if bool(one.rejected) == preferences] for preferences in (False, True)]
 
 
 def _split(

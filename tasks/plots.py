@@ -10,6 +10,9 @@ from data_curation.place import Place
 
 INK = ["#2563eb", "#ea580c", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#4b5563"]
 
+LABELLED = 12
+"""With no more bars than these each has its number: one of nothing is not seen without."""
+
 
 def draw_plots(place: Place) -> None:
     """Write `records/plot-NAME.svg` for every `records/plot-NAME.json`."""
@@ -38,7 +41,9 @@ def draw(plot: dict[str, Any]) -> bytes:
         _bars(axes, series)
     else:
         for ink, (label, points) in zip(INK * len(series), series.items(), strict=False):
-            axes.plot([point[0] for point in points], [point[1] for point in points], label=label, color=ink, lw=1.2)
+            dot = "o" if len(points) == 1 else ""  # a line of one point is not seen
+            x, y = [point[0] for point in points], [point[1] for point in points]
+            axes.plot(x, y, label=label, color=ink, lw=1.2, marker=dot)
     axes.set(title=plot["title"], xlabel=plot["x"], ylabel=plot["y"])
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
@@ -55,5 +60,7 @@ def _bars(axes: Any, series: dict[str, list[list[Any]]]) -> None:
     width = 0.8 / max(len(series), 1)
     for index, (label, points) in enumerate(series.items()):
         places = [names.index(str(point[0])) + (index - (len(series) - 1) / 2) * width for point in points]
-        axes.bar(places, [point[1] for point in points], width, label=label, color=INK[index % len(INK)])
+        bars = axes.bar(places, [point[1] for point in points], width, label=label, color=INK[index % len(INK)])
+        if len(names) * len(series) <= LABELLED:
+            axes.bar_label(bars, fmt="%.3g", fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names), default=0) > 4 else 0, ha="right")
