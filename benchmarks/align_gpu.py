@@ -1,6 +1,7 @@
 """Post-training on one GPU: a base made there, then our SFT, DPO and GRPO against plain TRL scripts by one clock.
 
 python -m benchmarks.align_gpu --store out/store [--minutes 8] [--out FILE.json] [--json]     (--dry: tiny, on a CPU)
+python -m benchmarks.align_gpu --parts reinforce,trl-reinforce --folder DIR --out FILE.json       goes on in both
 
 The store is one that `tokenmill run demo` filled: its shards, tokenizer and conversations are used; the tasks are
 generated. Every stage and every TRL script has a process of its own. The counted steps follow some that warm up. Both
@@ -31,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="out/store", help="a store with shards, tokenizer and dialogues")
     parser.add_argument("--minutes", type=float, default=60.0, help="what would begin later is left out")
+    parser.add_argument("--parts", default=",".join(ORDER), help="only these; what FILE and DIR hold of others stays")
     parser.add_argument("--part-seconds", type=float, default=240.0, help="a process that takes longer is ended")
     parser.add_argument("--out", type=Path, default=Path("align_gpu.json"))
     parser.add_argument("--folder", type=Path, help="where models stay; default: a temporary folder")
@@ -80,15 +82,15 @@ def _machine(torch: Any) -> dict[str, Any]:
 
 def _all(asked: argparse.Namespace) -> dict[str, Any]:
     end = time.monotonic() + 60 * asked.minutes
-    measured: dict[str, list[dict[str, Any]]] = {}
-    failed: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    for name in ORDER:
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    measured: dict[str, list[dict[str, Any]]] = found.get("measured", {})
+    failed: dict[str, str] = found.get("failed", {})
+    for name in asked.parts.split(","):
         begin = time.monotonic()
         left = min(asked.part_seconds, end - begin)
         lines, words = _process(asked, name, left) if left > 20 else ([], "left out: no time")
         measured[name] = lines
-        failed |= {name: words} if words else {}
+        failed = {part: why for part, why in failed.items() if part != name} | ({name: words} if words else {})
         found = _summary(measured) | {"failed": failed, "measured": measured}
         asked.out.write_text(json.dumps(found, indent=1) + "\n")
         if not asked.json:

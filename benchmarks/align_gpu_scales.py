@@ -37,7 +37,7 @@ FULL = Scale(
     pretrain=PretrainConfig(
         model=ModelConfig(hidden_size=768, layers=16, heads=6, kv_heads=6, intermediate_size=2048),
         tokens_per_step=131_072,
-        phases=[Phase(seq_len=1024, tokens=36_000_000, learning_rate=1.5e-3, warmup_steps=30)],
+        phases=[Phase(seq_len=1024, tokens=36_000_000, learning_rate=1e-3, warmup_steps=30)],
         probes=ProbeConfig(tokens=40_000, needles=0),
     ),
     instruct=InstructConfig(
@@ -49,10 +49,10 @@ FULL = Scale(
         chosen="sample-or-reference",
     ),
     prefer=PreferConfig(
-        learning_rate=2e-5, likelihood=0.1, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
+        learning_rate=1e-4, likelihood=0.1, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
     ),
     reinforce=ReinforceConfig(
-        steps=40, prompts_per_step=64, learning_rate=2e-5, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
+        steps=40, prompts_per_step=64, learning_rate=4e-5, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
         hardest=0.02, dev_tasks=480, held_out_tasks=960,
     ),
     tasks={"train": 12_000, "dev": 480, "test": 960}, warm=5, last=15,

@@ -126,13 +126,20 @@ def _step(row: Row, decoder: Any, optimizer: Any, ranks: Any) -> Callable[[], fl
     fields = [tokens.numpy()[share], labels.numpy()[share], positions]
     inputs = [torch.from_numpy(ranks.context.cut(one) if ranks.context else one).to(device) for one in fields]
 
+    def layout() -> Any:
+        # Made anew for each step, as in training, where every batch has its own documents.
+        return layout_of(documents, device, decoder.kernel, ranks.context)
+
+    ahead = layout()
+
     def step() -> float:
-        # Made anew in each step, as in training, where every batch has its own documents.
-        layout = layout_of(documents, device, decoder.kernel, ranks.context)
-        loss, entropy = decoder(*inputs, layout, scale)
+        nonlocal ahead
+        loss, entropy = decoder(*inputs, ahead, scale)
         loss.backward()
-        mean = ranks.total([float(entropy) / ranks.world], device)[0]
-        parallel.clip(decoder, 1.0)
+        values = parallel.loss_and_norm(decoder, entropy)
+        ahead = layout()
+        mean, norm = values.tolist()
+        parallel.clip(decoder, norm, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return mean

@@ -155,20 +155,31 @@ def axis_of_shares(tensor: DTensor) -> int:
     return next(axis for axis, placement in enumerate(tensor.placements) if placement.is_shard(0))
 
 
-def clip(model: nn.Module, largest: float) -> float:
-    """Scale the gradient down to `largest`; returns its norm over all ranks before."""
-    gradients = [one.grad for one in model.parameters() if one.grad is not None]
-    shares = [local(one) for one in gradients]
-    total = nn.utils.get_total_norm(shares)
+def loss_and_norm(model: nn.Module, loss: Tensor) -> Tensor:
+    """[mean loss, norm of the gradient], float64, over all ranks, the same bits on each; it does not wait for a GPU.
+
+    `loss` is this rank's.
+    """
+    gradients = _gradients(model)
+    values = torch.stack([loss.detach().double(), nn.utils.get_total_norm([local(one) for one in gradients]).double()])
     if isinstance(some := gradients[0], DTensor):
         mesh = some.device_mesh
-        squared = total.square() * mesh.size(axis_of_shares(some)) / mesh.size()
-        dist.all_reduce(squared)  # over copies, too: all ranks have the same bits and decide the same
-        total = squared.sqrt()
-    norm = float(total)
+        # Of shares that are replicated each copy is in the sum.
+        values = torch.stack([values[0], values[1].square() * mesh.size(axis_of_shares(some))]) / mesh.size()
+        dist.all_reduce(values)
+        values = torch.stack([values[0], values[1].sqrt()])
+    return values
+
+
+def clip(model: nn.Module, norm: float, largest: float) -> None:
+    """Scale a gradient of this norm down to `largest`."""
     if norm > largest:  # mostly it is not, and a pass over all gradients is saved
-        torch._foreach_mul_(shares, largest / (total + 1e-6))  # type: ignore[reportPrivateImportUsage]
-    return norm
+        shares = [local(one) for one in _gradients(model)]
+        torch._foreach_mul_(shares, largest / (norm + 1e-6))  # type: ignore[reportPrivateImportUsage]
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    return [one.grad for one in model.parameters() if one.grad is not None]
 
 
 def gather(model: nn.Module) -> None:

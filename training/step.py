@@ -20,7 +20,7 @@ from training.decoder import Decoder
 from training.float8 import UNIT
 from training.guard import reason_to_skip
 from training.handover import load_state
-from training.layout import BLOCK, layout_of
+from training.layout import BLOCK, Layout, layout_of, to_device
 from training.mixing import too_often
 from training.norms import fusion_for
 from training.parallel import Ranks
@@ -45,6 +45,28 @@ class Inputs:
     """Documents for the probes after the phase."""
 
 
+@dataclass(frozen=True)
+class Pass:
+    """What one pass forward and back takes, on the device."""
+
+    inputs: tuple[Tensor, ...]
+    """Tokens, labels, positions."""
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Work:
+    """One rank's share of a step."""
+
+    step: int
+    parts: list[Batch]
+    """Whole rows, for one pass each."""
+    first: Pass
+    """Of the first part."""
+    counted: np.ndarray
+    """Labels of the whole batch."""
+
+
 @dataclass
 class Trainer:
     """What a step needs."""
@@ -59,29 +81,30 @@ class Trainer:
     batches: Batches
     token_bytes: np.ndarray
     device: torch.device
+    ahead: Work | None = None
+    """The next step's, made while a GPU is busy with this one's."""
 
     def step(self, state: State) -> None:
         """One optimizer step on one global batch, or none if its gradient is no good; what happened is in the state."""
-        batch = self.batches.batch(self.run.index, state.step)  # the next one is made meanwhile
-        counted = batch.labels[batch.labels != models.IGNORED]
+        work = self.ahead if self.ahead and self.ahead.step == state.step else self._work(state.step)
         # Each rank's gradient is that of its share; FSDP takes the mean over the ranks.
-        scale = torch.tensor(self.ranks.world / max(1, len(counted)), device=self.device)
-        share = _rows(batch, self.ranks.rows(len(batch.tokens)))
-        *parts, last = self._micro_batches(share)
-        parallel.average_copies(self.decoder, False)
-        entropies = [self._backward(part, scale) for part in parts]
-        parallel.average_copies(self.decoder, True)
-        entropies.append(self._backward(last, scale))
-        [loss] = self.ranks.total([float(torch.stack(entropies).sum()) / self.ranks.world], self.device)
-        norm = parallel.clip(self.model, self.run.clip)
+        scale = torch.full((), self.ranks.world / max(1, len(work.counted)), device=self.device)
+        losses: list[Tensor] = []
+        for number, part in enumerate(work.parts):
+            parallel.average_copies(self.decoder, number == len(work.parts) - 1)
+            losses.append(self._backward(self._pass(part) if number else work.first, scale))
+        values = parallel.loss_and_norm(self.model, torch.stack(losses).sum())
+        self.ahead = self._work(state.step + 1) if state.step + 1 < self.run.steps else None
+        loss, norm = values.tolist()  # here a GPU is waited for
         why = reason_to_skip(state.history, loss, norm)
         rate = self.run.learning_rate(state.step)
         if why is None:
+            parallel.clip(self.model, norm, self.run.clip)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
-            read = int(self.token_bytes[counted].sum())
-            state.history.append(StepRecord(state.step, loss, len(counted), read, rate, norm))
+            read = int(self.token_bytes[work.counted].sum())
+            state.history.append(StepRecord(state.step, loss, len(work.counted), read, rate, norm))
         else:
             state.skipped.append(SkippedStep(state.step, why))
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,6 +115,12 @@ class Trainer:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return [name] * self.ranks.world
 
+    def _work(self, step: int) -> Work:
+        batch = self.batches.batch(self.run.index, step)  # a thread makes the one after it meanwhile
+        counted = batch.labels[batch.labels != models.IGNORED]
+        parts = self._micro_batches(_rows(batch, self.ranks.rows(len(batch.tokens))))
+        return Work(step, parts, self._pass(parts[0]), counted)
+
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
         rows, width = batch.tokens.shape
@@ -100,13 +129,16 @@ class Trainer:
         size = next(size for size in range(max(1, min(rows, tokens // shared)), 0, -1) if rows % size == 0)
         return [_rows(batch, slice(row, row + size)) for row in range(0, rows, size)]
 
-    def _backward(self, batch: Batch, scale: Tensor) -> Tensor:
-        """Add the share's gradient; returns its share of the batch's mean loss."""
+    def _pass(self, part: Batch) -> Pass:
         context = self.ranks.context
-        layout = layout_of(batch.documents, self.device, self.decoder.kernel, context)
-        fields = (batch.tokens, batch.labels, batch.positions)
-        tensors = [torch.from_numpy(context.cut(one) if context else one).to(self.device) for one in fields]
-        loss, entropy = self.decoder(*tensors, layout, scale, self.run.z_loss)
+        layout = layout_of(part.documents, self.device, self.decoder.kernel, context)
+        fields = (part.tokens, part.labels, part.positions)
+        cut = [np.ascontiguousarray(context.cut(one) if context else one) for one in fields]
+        return Pass(tuple(to_device(one, self.device) for one in cut), layout)
+
+    def _backward(self, one: Pass, scale: Tensor) -> Tensor:
+        """Add the share's gradient; returns its share of the batch's mean loss."""
+        loss, entropy = self.decoder(*one.inputs, one.layout, scale, self.run.z_loss)
         loss.backward()
         return entropy.detach()
 
