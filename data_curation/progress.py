@@ -1,11 +1,18 @@
 """Progress of long work, printed as lines that the parent process understands."""
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+MOST = 400
+"""Points of a curve that are kept: more are not seen on a plot."""
+
+Curve = Sequence[tuple[float, float]]
+"""(units done, value), in order."""
 
 
 @dataclass
@@ -20,14 +27,38 @@ class Progress:
     text: str = ""
     _last: float = field(default_factory=lambda: 0.0)
     clock: Callable[[], float] = time.monotonic
+    _values: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
-    def update(self, number: int = 1, text: str = "") -> None:
-        """`number` more units are done; `text` is what a person wants to see beside (`loss 3.21`)."""
+    def begin(self, done: int, curves: Mapping[str, Curve]) -> None:
+        """So many units are done, by an earlier attempt or before what is taken back; these values came of them."""
+        self.done = done
+        self._values.clear()
+        thinned = {name: thin(points, MOST) for name, points in curves.items()}
+        _tell({"unit": self.unit, "done": done, "total": self.total, "text": self.text, "curves": thinned})
+
+    def update(self, number: int = 1, text: str = "", values: Mapping[str, float] | None = None) -> None:
+        """`number` more units are done; `text` is what a person wants to see beside (`loss 3.21`).
+
+        `values` are drawn over the units; a line tells their means since the last one.
+        """
         self.done += number
         self.text = text or self.text
+        for name, value in (values or {}).items():
+            self._values.setdefault(name, []).append(value)
         if self.clock() - self._last >= self.seconds or self.done == self.total:
             self._last = self.clock()
-            _tell({"unit": self.unit, "done": self.done, "total": self.total, "text": self.text})
+            line: dict[str, Any] = {"unit": self.unit, "done": self.done, "total": self.total, "text": self.text}
+            if self._values:
+                line["values"] = {name: sum(some) / len(some) for name, some in self._values.items()}
+                self._values.clear()
+            _tell(line)
+
+
+def thin(points: Curve, most: int) -> list[tuple[float, float]]:
+    """The curve with at most so many points: means of neighbours, equally many in each."""
+    each = max(1, math.ceil(len(points) / most))
+    groups = [points[start : start + each] for start in range(0, len(points), each)]
+    return [(sum(x for x, _ in some) / len(some), sum(y for _, y in some) / len(some)) for some in groups]
 
 
 @dataclass

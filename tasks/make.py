@@ -14,7 +14,7 @@ from tasks.lease import Lease
 from tasks.process import Outcome, Work, run_child
 from tasks.progress import Display
 from tasks.run import Run
-from tasks.show import live, say
+from tasks.show import Live, say
 from tasks.store import Found
 from tasks.why import Decision, code_hash
 
@@ -39,7 +39,8 @@ def make(
         _adopt(name, claim, place)
         hours = run.settings.hours.get(stage.word)
         work = Work(name, stage.function, config, inputs, claim.home, place.resources, hours and hours * 3600)
-        with Display(name, live(name, decision.why)) as display:
+        live = Live(name, decision.why)
+        with Display(name, live.say, live.page) as display:
             outcome = run_child(work, display.show)
         manifest = _manifest(run, stage, config, inputs, decision, claim, outcome)
         claim.publish(manifest)

@@ -1,7 +1,7 @@
 """The pages of a run in the Prefect UI, as markdown: one per stage made, and a summary of the run."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ def stage_page(record: StageRecord, run: Run) -> str:
     lines += [f"> {warning}" for warning in [*counts.warnings, *record.warnings]]
     for file in manifest.records:
         if file.path.endswith(".svg"):
-            svg = base64.b64encode(read_bytes(join(record.uri, "records", file.path))).decode()
-            lines.append(f"![{file.path}](data:image/svg+xml;base64,{svg})")
+            lines.append(_image(file.path, read_bytes(join(record.uri, "records", file.path))))
     for sample in counts.samples[:5]:
         lines += [f"### {sample['title']}", "```", str(sample["text"])[:1000].replace("```", "'''"), "```"]
     lines += _drops(funnel) if funnel else []
@@ -75,9 +74,13 @@ def run_page(run: Run, report: str) -> str:
     return "\n\n".join(lines)
 
 
-def progress_page(name: str, why: str, said: Sequence[str]) -> str:
-    """What a stage says while it works; its page takes this one's place."""
-    return f"# {name}\n\nWhy it runs: **{why}**\n\nAt work:\n\n```\n" + "\n".join(said) + "\n```"
+def progress_page(name: str, why: str, now: str, plots: Mapping[str, bytes], said: Sequence[str]) -> str:
+    """What a stage says while it works, and plots of it by name; its page takes this one's place."""
+    lines = [f"# {name}", f"Why it runs: **{why}**", f"At work: {now}"]
+    lines += [_image(plot, svg) for plot, svg in plots.items()]
+    if said:
+        lines.append("```\n" + "\n".join(said) + "\n```")
+    return "\n\n".join(lines)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -92,6 +95,10 @@ def metric_text(metric: dict[str, Any]) -> str:
     if not isinstance(value, float):
         return _number(value)
     return f"{value:,.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _image(name: str, svg: bytes) -> str:
+    return f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})"
 
 
 def _link(record: StageRecord) -> str:

@@ -1,4 +1,4 @@
-"""Shows a stage's progress: a bar in a terminal, otherwise a log line a minute at most."""
+"""Shows a stage's progress: a bar in a terminal, a log line a minute, a page with its curves."""
 
 import sys
 import time
@@ -9,17 +9,30 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tasks.curves import Curves
+
 LOG_SECONDS = 60.0
+PAGE_SECONDS = 30.0
 
 
 class Display:
-    """Progress of one stage for whoever looks: `show` takes what the child process printed."""
+    """Progress of one stage for whoever looks: `show` takes what the child process printed.
 
-    def __init__(self, name: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self.name, self.say, self.clock = name, say, clock
-        self.said = clock()
+    `say` takes a line for the log, `page` the newest line and the curves so far.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        say: Callable[[str], None],
+        page: Callable[[str, Curves], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.say, self.page, self.clock = name, say, page, clock
+        self.said = self.drawn = clock()
+        self.curves = Curves()
         self.first: tuple[float, int] | None = None
-        """Time of the first line, and what was done by then: an earlier attempt's pieces say nothing about speed."""
+        """Time of the first line of work done here, and what was done by then."""
         self.line: dict[str, Any] = {"unit": "", "done": 0, "total": None, "text": ""}
         self.file = ""
         """Progress inside the large file that a worker reads just now."""
@@ -46,7 +59,9 @@ class Display:
             self.file = f"{line['text']} {line['done'] / max(1, line['total']):.0%}"
         else:
             self.line, self.file = line, ""
-            self.first = self.first or (self.clock(), line["done"])
+            self.curves.add(line)
+            # What was done before says nothing about speed, nor does the first step, which may compile.
+            self.first = None if "curves" in line else self.first or (self.clock(), line["done"])
         if self.bar:
             words = f"{self.name} {self.line['text']} {self.file}".rstrip()
             self.bar.update(self.task, description=words, completed=self.line["done"], total=self.line["total"])
@@ -54,6 +69,9 @@ class Display:
         if self.clock() - self.said >= LOG_SECONDS:
             self.said = self.clock()
             self.say(self._text())
+        if self.clock() - self.drawn >= PAGE_SECONDS:
+            self.page(self._text(), self.curves)
+            self.drawn = self.clock()
 
     def _text(self) -> str:
         line = self.line

@@ -14,6 +14,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 
+from tasks.curves import Curves
 from tasks.page import progress_page, run_page
 from tasks.run import Run
 from tasks.secrets import clean
@@ -31,16 +32,21 @@ def show_run(run: Run, report: str) -> None:
     show_page("run-summary", lambda: run_page(run, report))
 
 
-def live(name: str, why: str) -> Callable[[str], None]:
-    """Takes a working stage's lines of progress: each is logged, and the stage's page shows the last ones."""
-    said: deque[str] = deque(maxlen=LINES)
+class Live:
+    """A stage at work: its lines of progress are logged, its page shows the last ones and its curves."""
 
-    def show(text: str) -> None:
+    def __init__(self, name: str, why: str) -> None:
+        self.name, self.why = name, why
+        self.said: deque[str] = deque(maxlen=LINES)
+
+    def say(self, text: str) -> None:
+        """A line for the log."""
         say(text)
-        said.append(f"{datetime.now(UTC):%H:%M:%S} UTC  {text}")
-        show_page(name, lambda: progress_page(name, why, said))
+        self.said.append(f"{datetime.now(UTC):%H:%M:%S} UTC  {text}")
 
-    return show
+    def page(self, now: str, curves: Curves) -> None:
+        """Write the page over."""
+        show_page(self.name, lambda: progress_page(self.name, self.why, now, curves.draw(), self.said))
 
 
 def show_page(key: str, render: Callable[[], str]) -> None:

@@ -58,7 +58,8 @@ class Metrics:
         self.file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self.recent.clear()
         self.recent.append((time.monotonic(), state.step))
-        self.progress.done = state.step * self.run.tokens_per_step
+        done = [((record.step + 1) * self.run.tokens_per_step, record.loss) for record in state.history]
+        self.progress.begin(state.step * self.run.tokens_per_step, {"loss": done})
         if self.trackers is None:
             # The store's folder of all attempts at this phase: a name that a second attempt has again.
             name = f"{self.place.name}-{self.place.home.rstrip('/').split('/')[-2:][0][:12]}"
@@ -73,7 +74,8 @@ class Metrics:
         speed = (after - before) * self.run.tokens_per_step / max(1e-9, now - then)
         used = mfu(speed, self.flops, self.devices)
         record = state.history[-1] if state.history else None
-        if record is not None and record.step == state.step - 1:
+        taken = record is not None and record.step == state.step - 1
+        if record is not None and taken:
             line = self._line(record)
             with self.file.open("a") as out:
                 out.write(json.dumps(line) + "\n")
@@ -84,7 +86,8 @@ class Metrics:
         parts = [f"loss {record.loss:.3f}"] if record else []
         parts += [f"{speed:,.0f} tokens/s"] + ([] if used is None else [f"MFU {used:.1%}"])
         parts += [f"{skipped} steps skipped"] if skipped else []
-        self.progress.update(self.run.tokens_per_step, ", ".join(parts))
+        values = {"loss": record.loss} if record is not None and taken else {}
+        self.progress.update(self.run.tokens_per_step, ", ".join(parts), values)
 
     def _line(self, record: StepRecord) -> dict[str, Any]:
         """The record with the tokens of all phases so far; `step` is that of the phase, from 0."""

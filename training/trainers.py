@@ -12,6 +12,7 @@ from transformers import GenerationConfig, TrainerCallback
 from data_curation.place import Piece, Place
 from data_curation.settings import StageError
 
+DRAWN = ("loss", "reward", "kl")  # while the stage runs
 KEPT = 2  # checkpoints; the newest may be unreadable on the disk that just failed
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
@@ -67,15 +68,22 @@ class CheckpointPieces(TrainerCallback):
         self.place, self.every = place, every
         self.last = time.monotonic()
         self.progress: Any = None
+        self.logged: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count from the step at which the training continues."""
         self.progress = self.place.progress("steps", state.max_steps)
-        self.progress.done = state.global_step
+        curves = {name: curve(state.log_history, name) for name in DRAWN}
+        self.progress.begin(state.global_step, {name: points for name, points in curves.items() if points})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """What the trainer said after a step is told with the next one."""
+        self.logged = {name: float(logs[name]) for name in DRAWN if name in logs}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint when it is time; the last step needs none."""
-        self.progress.update(1, _last_loss(state.log_history))
+        self.progress.update(1, _last_loss(state.log_history), self.logged)
+        self.logged = {}
         due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
         if due and state.global_step % self.every == 0 and state.global_step < state.max_steps:
             control.should_save = True

@@ -1,7 +1,10 @@
-"""Guarantees of a stage's progress where there is no terminal: a line a minute, with the time left."""
+"""Guarantees of a stage's progress where there is no terminal: a line a minute with the time left, and curves."""
 
 from typing import Any
 
+import pytest
+
+from tasks.curves import Curves
 from tasks.progress import Display
 
 
@@ -23,11 +26,20 @@ def line(done: int, **more: Any) -> dict[str, Any]:
 
 def shown(*lines: tuple[float, dict[str, Any]]) -> list[str]:
     """What is said of lines that come at these seconds."""
-    said, clock = list[str](), Clock()
-    with Display("extract", said.append, clock) as display:
+    return followed(*lines)[0]
+
+
+def followed(*lines: tuple[float, dict[str, Any]]) -> tuple[list[str], list[tuple[float, dict[str, Any]]], Curves]:
+    """What is said, the times and points of each page, and the curves at the end."""
+    said, pages, clock = list[str](), list[tuple[float, dict[str, Any]]](), Clock()
+
+    def page(_: str, curves: Curves) -> None:
+        pages.append((clock.now, {name: list(points) for name, points in curves.points.items()}))
+
+    with Display("extract", said.append, page, clock) as display:
         for clock.now, one in lines:
             display.show(one)
-    return said
+    return said, pages, display.curves
 
 
 def test_a_line_a_minute():
@@ -47,3 +59,23 @@ def test_a_large_file_shows_how_far_it_is():
         "extract: 1/10 tasks, a.warc.gz 25%",
         "extract: 2/10 tasks, about 0:16:00 left",
     ]
+
+
+def test_a_page_every_half_minute_has_the_curves_so_far():
+    """However often values come, and those of an earlier attempt are there; what a step back takes away is not."""
+    lines = [line(second, values={"loss": 1 / (1 + second)}) for second in range(70)]
+    _, pages, _ = followed(*enumerate(lines))
+    assert [second for second, _ in pages] == [30, 60]
+    assert pages[0][1]["loss"] == [(second, 1 / (1 + second)) for second in range(31)]
+    again = line(2, curves={"loss": [[1, 0.5], [2, 0.4]]})
+    _, pages, _ = followed((0, line(5, values={"loss": 9.0})), (10, again), (40, line(3, values={"loss": 0.3})))
+    assert pages == [(40, {"loss": [(1, 0.5), (2, 0.4), (3, 0.3)]})]
+
+
+def test_curves_stay_small_and_keep_their_shape():
+    """A straight line of 10,000 values remains one, in a few hundred points from its first hundredth to its last."""
+    _, _, curves = followed(*((0, line(done, values={"loss": 3.0 * done})) for done in range(10_000)))
+    points = curves.points["loss"]
+    assert 100 < len(points) <= 400 and points[0][0] < 100 and points[-1][0] > 9_900
+    assert all(y == pytest.approx(3.0 * x) for x, y in points)
+    assert list(curves.draw()) == ["loss"]

@@ -69,9 +69,10 @@ def test_the_line_of_progress_has_loss_speed_and_mfu(
     with Metrics(config().run_of(0), new_place("one", log_seconds=0), 300, ["NVIDIA H100 80GB HBM3"] * 2) as metrics:
         metrics.begin(State())
         metrics.step(State(1, [StepRecord(0, 1.5, 8, 20, 0.1, 2.0)]), 2)
-    [line] = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()  # the first tells of what an earlier attempt has done
     said = json.loads(line.removeprefix("@progress "))
     assert (said["unit"], said["done"], said["total"]) == ("tokens", 256, 6 * 256)
+    assert said["values"] == {"loss": 1.5}
     assert re.fullmatch(r"loss 1\.500, [\d,]+ tokens/s, MFU \d+\.\d%, 2 steps skipped", said["text"])
 
 
