@@ -9,17 +9,17 @@ pretrain = stage(
     version=4,
     takes={"shards": ("shards", "heldout"), "previous": ("model", "state")},
 )
-instruct = stage("training.instruct:instruct", version=2, takes={"dialogues": SPLITS})
+instruct = stage("training.instruct:instruct", version=3, takes={"dialogues": SPLITS})
 pairs = stage(
     "training.pairs:pairs",
     version=3,
     takes={"dialogues": (*SPLITS, *(f"{split}-preferences" for split in SPLITS))},
 )
 reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "test")})
-prefer = stage("training.prefer:prefer", version=1, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
+prefer = stage("training.prefer:prefer", version=2, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
 reinforce = stage(
     "training.reinforce:reinforce",
-    version=2,
+    version=3,
     takes={"dialogues": SPLITS, "reward": ("model", "verdict")},
 )
 evaluate = stage(

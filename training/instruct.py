@@ -63,7 +63,7 @@ def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place
     digest = check_contract(tokenizer, source)
     held = held_out(config, tokenizer, dialogues)
     before = place.done("before") or measured(config, place, "before", base, tokenizer, held)
-    done = place.done("model") or _train(config, place, source, base, tokenizer, dialogues)
+    done = place.done("model") or _train(config, place, source, tokenizer, dialogues)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
@@ -77,11 +77,11 @@ def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place
 # ---- training -----------------------------------------------------------------------------------------------------
 
 
-def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokenizer: Any, dialogues: Artifact) -> Piece:
+def _train(config: InstructConfig, place: Place, source: Path, tokenizer: Any, dialogues: Artifact) -> Piece:
     from trl.trainer.sft_config import SFTConfig
 
     from training.packed_rows import PackedTrainer, collate
-    from training.trainers import CheckpointPieces, arguments, curve, resume_folder, save_model
+    from training.trainers import CheckpointPieces, arguments, curve, resume_folder, save_model, trainable
 
     counts = Counts()
     packed = _packed(config, tokenizer, _taught(config, _rows(dialogues, "train")), counts)
@@ -98,7 +98,7 @@ def _train(config: InstructConfig, place: Place, source: Path, base: Any, tokeni
         logging_steps=10, logging_first_step=True, seed=config.seed,
     )  # fmt: skip
     trainer = PackedTrainer(
-        model=_adapted(config, base), args=options, train_dataset=packed, data_collator=collate,
+        model=_adapted(config, trainable(source)), args=options, train_dataset=packed, data_collator=collate,
         processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
     checkpoint = resume_folder(place)

@@ -100,11 +100,10 @@ def encoded(tokenizer: Any, row: Pair) -> dict[str, list[int]]:
 
 def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, rows: list[Pair]) -> Any:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model
+    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model, trainable
 
     class Encoded(DPOTrainer):
         """DPO on pairs that are tokens already: TRL's own encoding lets typed control tokens through."""
@@ -126,7 +125,7 @@ def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, row
         precompute_ref_log_probs=True, max_length=config.max_length, seed=config.seed,
     )  # fmt: skip
     trainer = Encoded(
-        model=AutoModelForCausalLM.from_pretrained(source), args=options, train_dataset=Dataset.from_list(usable),
+        model=trainable(source), args=options, train_dataset=Dataset.from_list(usable),
         processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
     checkpoint = resume_folder(place)

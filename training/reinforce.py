@@ -124,9 +124,8 @@ def _train(
     config: ReinforceConfig, place: Place, source: Path, tokenizer: Any, rows: list[Row], reward: Artifact
 ) -> Any:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM
 
-    from training.trainers import CheckpointPieces, resume_folder, save_model
+    from training.trainers import CheckpointPieces, resume_folder, save_model, trainable
 
     rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
     fit = config.reward_weight > 0 and is_fit(reward)
@@ -136,7 +135,7 @@ def _train(
     longest = max(len(ids) for ids in encode_prompts(tokenizer, [row["messages"][:-1] for row in rows]))
     tasks = [{"prompt": row["messages"][:-1], "task": row["task"]} for row in rows]
     trainer = _trainer_class(config.algorithm)(
-        model=AutoModelForCausalLM.from_pretrained(source), reward_funcs=rewards,
+        model=trainable(source), reward_funcs=rewards,
         args=_options(config, place, weights, longest),
         train_dataset=Dataset.from_list(tasks).select(prompt_order(len(tasks), config)),
         processing_class=tokenizer, callbacks=[CheckpointPieces(place)],

@@ -7,7 +7,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import torch
-from transformers import GenerationConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, GenerationConfig, TrainerCallback
 
 from data_curation.place import Piece, Place
 from data_curation.settings import StageError
@@ -24,6 +24,11 @@ def device_of(place: Place) -> str:
     """`cpu` or `cuda`, what `auto` means on this machine."""
     wanted = place.resources.device
     return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def trainable(folder: Path) -> Any:
+    """The model of a folder with float32 weights, whatever the folder's are: small steps get lost in bfloat16."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def arguments(cls: type, place: Place, **settings: Any) -> Any:

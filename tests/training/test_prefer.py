@@ -1,5 +1,6 @@
 """Preference training: learns a planted preference, is measured by the policy alone, resumes to the same bytes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,23 @@ def test_pairs_that_are_all_too_long_are_an_error(
     config = CONFIG.model_copy(update={"max_length": 3})
     with pytest.raises(InputError, match=r"prefer\.max_length is 3: all 96 pairs are longer; raise it"):
         prefer(config, coin_model, pairs, unfit, new_place())
+
+
+def test_a_step_too_small_for_bfloat16_moves_its_weights(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """A folder in bfloat16 is trained in float32: in its own type no weight of ordinary size would change at all."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    low, place = tmp_path / "low" / "model", new_place()
+    shutil.copytree(Path(coin_model.home) / "model", low)
+    AutoModelForCausalLM.from_pretrained(low, dtype=torch.bfloat16).save_pretrained(low)
+    config = CONFIG.model_copy(update={"learning_rate": 1e-6, "epochs": 1})
+    prefer(config, artifact("low", low.parent), pairs, unfit, place)
+    before, after = (load_file(folder / "model.safetensors") for folder in (low, Path(place.home) / "model"))
+    layers = [name for name in before if "proj" in name]
+    moved = torch.cat([(after[name] - before[name].float()).flatten() for name in layers])
+    assert before[layers[0]].dtype == torch.bfloat16 and after[layers[0]].dtype == torch.float32
+    assert (moved != 0).float().mean() > 0.9 and moved.abs().max() < 1e-5
