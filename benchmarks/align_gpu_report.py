@@ -21,7 +21,8 @@ SFT: TRL lays the rows of a pass end to end, so that its attention costs the squ
 DPO: ours computes the reference once before the first step, TRL in each step; "reference included" gives ours its
 share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; both sides
 generate with transformers, vLLM was not run. The conversations are the demo's, the tasks generated, the vocabulary has
-4,096 tokens: the levels say that the road works there, no more."""
+4,096 tokens. Settings were not searched there: the levels show that the road works, not what it can gain, and DPO and
+GRPO gained nothing beyond two standard errors (benchmarks/align.py has the recipe that does)."""
 
 
 def main() -> None:
