@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 from data_curation.counts import Counts
 from data_curation.place import Place
@@ -70,6 +72,13 @@ def _publish(trainer: Trainer, state: State, inputs: Inputs, counts: Counts) -> 
     for old in place.pieces():
         if old.name != "model":
             place.drop(old)
+
+
+def train_given(given: dict[str, Any], place: Place) -> None:
+    """`train` on a rank, of what its launcher wrote down."""
+    paths = given["inputs"]
+    folders = [None if paths[name] is None else Path(paths[name]) for name in ("model", "state", "heldout")]
+    train(PhaseRun(**given["run"]), Inputs(paths["shards"], Path(paths["tokenizer"]), *folders), place)
 
 
 class Loop:

@@ -161,7 +161,11 @@ def pretrain(
             raise ConfigError(
                 f"run.resources.{name} is {number}, which does not divide run.resources.ranks ({place.resources.ranks})"
             )
-    return train(config, inputs, place) if place.resources.ranks == 1 else launch(config, inputs, place)
+    if place.resources.ranks == 1:
+        return train(config, inputs, place)
+    folders = {name: None if path is None else str(path) for name, path in vars(inputs).items()}
+    given = {"run": config.model_dump(mode="json"), "inputs": folders}
+    return launch("training.loop:train_given", given, place, place.resources.stall_seconds).counts
 
 
 def _shards(shards: Artifact, place: Place) -> str:

@@ -1,7 +1,10 @@
 """Guarantees of several ranks: the batches and the loss curve of one, and none that outlives its launcher."""
 
+import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,11 @@ import psutil
 import pytest
 
 from data_curation.artifact import Artifact
-from data_curation.place import Place
+from data_curation.place import Place, Resources
 from data_curation.settings import ConfigError, TransientError
 from tests.training.phases import CURVES, TINY, config, losses, published
 from training import loop
+from training.launch import machine
 from training.pretrain import pretrain
 
 
@@ -124,17 +128,57 @@ def test_ranks_that_make_no_step_are_ended(
     assert children() == before
 
 
+WATCHING = """
+import os, sys
+from pathlib import Path
+from training.rank import leave_with
+leave_with(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
 def test_no_rank_survives_its_killed_launcher(tmp_path: Path) -> None:
-    """A rank ends by itself when the process that started it is gone."""
+    """A rank ends by itself when the process that started it all is gone."""
     launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     rank = subprocess.Popen(
-        [
-            sys.executable, "-c",
-            "import os, sys; from pathlib import Path; from training.launch import _leave_with;"
-            "_leave_with(os.getppid(), int(sys.argv[1]), Path(sys.argv[2]))",
-            str(launcher.pid), str(tmp_path / "asked"),
-        ]
-    )  # fmt: skip
+        [sys.executable, "-c", WATCHING, str(os.getpid()), str(launcher.pid), str(tmp_path / "asked")]
+    )
     launcher.kill()
     assert rank.wait(timeout=60) == 1  # though nobody has waited for the launcher yet
     launcher.wait()
+
+
+def test_a_rank_that_starts_after_torchrun_is_gone_ends(tmp_path: Path) -> None:
+    """Its parent is then another process, the first one or not."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    words = [sys.executable, "-c", WATCHING, str(gone.pid), str(os.getpid()), str(tmp_path / "asked")]
+    assert subprocess.run(words, timeout=60).returncode == 1
+
+
+def test_torchrun_may_be_process_1_of_a_container(tmp_path: Path) -> None:
+    """Two ranks whose parent it is, in process numbers and with a launcher that are not theirs, do their work."""
+    resources = Resources(device="cpu", threads=1, ranks=2).model_dump(mode="json")
+    spec = tmp_path / "ranks.json"
+    spec.write_text(
+        json.dumps(
+            {
+                "work": "tests.training.test_launch:outlive_two_looks", "given": {"parent": 1},
+                "place": {"home": str(tmp_path), "scratch": str(tmp_path), "name": "contained"},
+                "resources": resources, "launcher": {"machine": machine(), "process": os.getpid()},
+            }
+        )
+    )  # fmt: skip
+    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("no right to make a namespace of process numbers")
+    torchrun = [sys.executable, "-m", "training.torchrun", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*inside, *torchrun, "-m", "training.rank", str(spec)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("done-*")) == ["done-0", "done-1"]
+
+
+def outlive_two_looks(given: dict[str, Any], place: Place) -> None:
+    """Work of a rank: its watch looks for its parent twice a second."""
+    assert os.getppid() == given["parent"]
+    threading.Event().wait(1.5)
+    (place.scratch / f"done-{os.environ['RANK']}").touch()
