@@ -1,4 +1,4 @@
-"""Training speed: ours against transformers' Trainer with Liger kernels, and one GPU against two; a process per row.
+"""Training speed: ours against transformers' Trainer with Liger kernels and torchtitan, and one GPU against two.
 
 python -m benchmarks.pretrain --rows d20-8k,d20-8k-trainer --minutes 8 --out FILE.json        (--dry: tiny, on a CPU)
 
@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.pretrain_engines import Clock, hugging_face, ours, seconds_of, synchronize
 from benchmarks.pretrain_rows import PEERS, ROWS, Row
+from benchmarks.pretrain_torchtitan import torchtitan
 
 PEAK = 989.4e12
 """Dense bfloat16 FLOP/s of an H100 or H200 SXM, as the vendor states them."""
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--row-seconds", type=float, default=100.0, help="a row that takes longer is ended")
     parser.add_argument("--out", type=Path, default=Path("pretrain.json"))
+    parser.add_argument("--torchtitan", type=Path, help="a folder of packages that its rows alone import")
     parser.add_argument("--dry", action="store_true", help="tiny rows, on a CPU where there is no GPU")
     parser.add_argument("--one", help="run this row in this process")
     parser.add_argument("--product", type=float, default=0.0, help="with --one: TFLOP/s of a large product")
@@ -73,9 +75,12 @@ def _process(args: argparse.Namespace, name: str, ceiling: float) -> dict[str, A
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", "benchmarks.pretrain", "--one", name]
     command += ["--product", str(ceiling), *["--dry"] * args.dry]
+    environment = dict(os.environ)
+    if args.torchtitan and name in ROWS and ROWS[name].engine == "torchtitan":
+        environment["PYTHONPATH"] = os.pathsep.join([str(args.torchtitan), environment.get("PYTHONPATH", "")])
     begin = time.monotonic()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=args.row_seconds)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=args.row_seconds, env=environment)
         lines, failure = done.stdout.strip().splitlines(), done.stderr[-3000:]
         row = json.loads(lines[-1]) if done.returncode == 0 else {"row": name, "error": failure}
     except subprocess.TimeoutExpired as error:
@@ -86,7 +91,7 @@ def _process(args: argparse.Namespace, name: str, ceiling: float) -> dict[str, A
 def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     speeds = {row["row"]: row["tokens_per_second"] for row in found if "error" not in row}
     rows: list[dict[str, Any]] = []
-    for name, (peer, goal) in PEERS.items():
+    for name, peer, goal in ((name, *one) for name, several in PEERS.items() for one in several):
         one, other = speeds.get(name), speeds.get(peer)
         ratio = round(one / other, 3) if one and other else None
         met = ratio >= goal if ratio and goal else None
@@ -110,8 +115,8 @@ def measure(name: str, row: Row, ceiling: float) -> dict[str, Any]:
     if not gpu:
         torch.set_num_threads(1)
     clock = Clock(row)
-    engine = ours if row.engine == "ours" else hugging_face
-    step = engine(row, clock)
+    engines = {"ours": ours, "trainer": hugging_face, "torchtitan": torchtitan}
+    step = engines[row.engine](row, clock)
     speed = sorted(clock.speeds)[len(clock.speeds) // 2]
     attention = row.layers * row.heads * 128 * row.context
     found: dict[str, Any] = {

@@ -25,10 +25,11 @@ NOTE = """\
 One process per row, bfloat16 products, float32 weights, AdamW; tokens per second over three repeats (their median), the
 optimizer included; packed rows hold documents of 1,500 tokens on average, all others one document a row. `peer` of a
 row is what PEERS in pretrain_rows.py names, where the same call measured it: transformers' Trainer with Liger kernels
-(as many rows as fit its memory; of packed rows with a 4D mask), bfloat16 beside 8 bits, one GPU beside two (x2). Ratios
-without a goal say what is gained. MFU = (6 N + 6 L H D T') tokens/s / 989.4 TFLOP/s a GPU, N without embeddings, the
-causal half of attention once, T' the mean document. The floor is the step's matrix products at the speed of one large
-product in bfloat16, and its attention alone. Newest calls first; a row may stand in several."""
+(as many rows as fit its memory; of packed rows with a 4D mask), torchtitan's Trainer on transformers' model, bfloat16
+beside 8 bits, one GPU beside two (x2). Ratios without a goal say what is gained. MFU = (6 N + 6 L H D T') tokens/s /
+989.4 TFLOP/s a GPU, N without embeddings, the causal half of attention once, T' the mean document. The floor is the
+step's matrix products at the speed of one large product in bfloat16, and its attention alone. Newest calls first; a row
+may stand in several."""
 
 
 def main() -> None:
@@ -68,7 +69,10 @@ def _section(calls: list[Call]) -> str:
         some = next(iter(measured.values()))
         head = f"{call['date']}, commit {call['commit'][:12]}, {some['device']}, torch {some['torch']}"
         lines.append(f"| **{head}**; a large product: {call['product_tflops']:.0f} TFLOP/s |" + " |" * 10)
-        lines += [_line(name, one, measured) for name, one in measured.items() if one["settings"]["engine"] == "ours"]
+        for name, one in measured.items():
+            if one["settings"]["engine"] == "ours":
+                peers = [each for each in PEERS.get(name, []) if each[0] in measured]
+                lines += [_line(name, one, measured, *each, len(peers)) for each in peers or [("", None)]]
         notes += [
             f"- not measured on {call['date']}: {one['row']}: {one['error']}" for one in call["rows"] if "error" in one
         ]
@@ -87,8 +91,7 @@ def _section(calls: list[Call]) -> str:
     return "\n".join([*lines, "", *notes, "", "Milliseconds of a step's slowest kernels (calls):", "", *slow])
 
 
-def _line(name: str, one: dict[str, Any], measured: dict[str, Any]) -> str:
-    peer, wanted = PEERS.get(name, ("", None))
+def _line(name: str, one: dict[str, Any], measured: dict[str, Any], peer: str, wanted: float | None, peers: int) -> str:
     other = measured[peer]["tokens_per_second"] if peer in measured else None
     goal = GOALS.get(name) if "H100" in one["device"] else None
     line = row(name, one["tokens_per_second"], other, "tokens/s", goal)
@@ -98,7 +101,7 @@ def _line(name: str, one: dict[str, Any], measured: dict[str, Any]) -> str:
         met = f"{met} (ratio {wanted:g}: {'yes' if ratio >= wanted else 'no'})".strip()
     gpus = one["settings"].get("ranks", 1)
     cells = [
-        name,
+        f"{name} / {peer}" if peers > 1 else name,
         f"{line['ours']:,}",
         f"{other:,}" if other else "",
         f"{ratio:.2f}" if ratio else "",

@@ -33,6 +33,8 @@ class Row:
     """So many of them share each row."""
     document: int = 0
     """Mean tokens of a document; 0: every row is one."""
+    fully_shard: bool = False
+    """Of torchtitan alone: FSDP2 on a mesh of one GPU does the mixed precision, else autocast."""
     then: int = 0
     """Afterwards rows of this width in the same process: how long does the first step take?"""
 
@@ -75,6 +77,7 @@ D20 = Row(hidden=1280, layers=20, heads=10, kv_heads=10, inner=3456, rows=8, wid
 B1 = Row(hidden=2048, layers=18, heads=16, kv_heads=8, inner=5632, rows=4, width=8192)
 PACKED = replace(D20, document=1500)
 TRAINER = {"engine": "trainer", "kernel": "sdpa"}
+TITAN = {"engine": "torchtitan", "kernel": "sdpa"}
 ROWS = {
     "d20-8k": D20,
     "d20-8k-trainer": replace(D20, rows=4, **TRAINER),
@@ -110,17 +113,28 @@ ROWS = {
     "d20-128k-x2": replace(D20, rows=1, width=131072, recompute="attention", ranks=2, context_ranks=2),
     "1b-128k-x2": replace(B1, rows=1, width=131072, recompute="attention", ranks=2, context_ranks=2),
     "1b-128k-full": replace(B1, rows=1, width=131072, recompute="full"),
+    "d20-8k-torchtitan": replace(D20, rows=4, **TITAN),
+    "d20-8k-torchtitan-fsdp": replace(D20, rows=4, fully_shard=True, **TITAN),
+    "d20-8k-torchtitan-fsdp-8rows": replace(D20, fully_shard=True, **TITAN),
+    "d20-2k-torchtitan": replace(D20, rows=16, width=2048, **TITAN),
+    "d20-2k-torchtitan-fsdp": replace(D20, rows=16, width=2048, fully_shard=True, **TITAN),
 }
-PEERS = {
-    "d20-8k": ("d20-8k-trainer", 1.38),
-    "d20-8k-sdpa": ("d20-8k-trainer", None),
-    "d20-8k-packed": ("d20-8k-packed-trainer-flash4", None),
-    "d20-8k-packed-flex": ("d20-8k-packed-trainer-mask", None),
-    "1b-8k": ("1b-8k-trainer", None),
-    "1b-8k-fp8": ("1b-8k", 1.2),
-    "d20-8k-fp8": ("d20-8k", None),
-    "d20-8k-x2": ("d20-8k", 1.9),
-    "d20-128k-x2": ("d20-128k", None),
-    "1b-128k-x2": ("1b-128k", None),
+PEERS: dict[str, list[tuple[str, float | None]]] = {
+    "d20-8k": [
+        ("d20-8k-trainer", 1.38),
+        ("d20-8k-torchtitan", 1.1),
+        ("d20-8k-torchtitan-fsdp", 1.1),
+        ("d20-8k-torchtitan-fsdp-8rows", 1.1),
+    ],
+    "d20-8k-sdpa": [("d20-8k-trainer", None)],
+    "d20-8k-packed": [("d20-8k-packed-trainer-flash4", None)],
+    "d20-8k-packed-flex": [("d20-8k-packed-trainer-mask", None)],
+    "d20-2k": [("d20-2k-torchtitan", 1.1), ("d20-2k-torchtitan-fsdp", 1.1)],
+    "1b-8k": [("1b-8k-trainer", None)],
+    "1b-8k-fp8": [("1b-8k", 1.2)],
+    "d20-8k-fp8": [("d20-8k", None)],
+    "d20-8k-x2": [("d20-8k", 1.9)],
+    "d20-128k-x2": [("d20-128k", None)],
+    "1b-128k-x2": [("1b-128k", None)],
 }
-"""Ours -> what a user would take instead, or one GPU, and the wanted ratio."""
+"""Ours -> what a user would take instead, or one GPU, and the wanted ratios."""
