@@ -122,6 +122,17 @@ def test_the_summary_has_planned_against_actual_and_leads_to_the_pages(page: Pag
     page.wait_for_url(re.compile("artifacts/key/dedup"))
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.usefixtures("served")
+def test_the_report_fits_a_desk_and_a_pocket(page: Page, preset: Path, width: int):
+    """The file opens by itself, with its plots; no part of it is wider than the window: tables scroll in their box."""
+    report = Path(yaml.safe_load(preset.read_text())["run"]["export"], "report.html")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(report.as_uri())
+    _seen(page, f"report-{width}", "From raw pages to documents", "Training loss, phase of 64 tokens")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_the_form_of_the_pipeline_offers_presets_and_stages(page: Page, site: str):
     """preset, set, refresh and until, each with its help; stages are chosen from a list."""
     _form(page, site, "pipeline")
