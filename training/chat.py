@@ -1,4 +1,4 @@
-"""Conversations as token ids, the contract of template and stop token, and answers from a model."""
+"""Conversations as token ids, and the contract of template and stop token."""
 
 import hashlib
 import json
@@ -8,17 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import TemplateError
-from transformers import GenerationConfig
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from data_curation.settings import StageError
 
 Messages = Sequence[Mapping[str, str]]
 PROBE = ({"role": "user", "content": "Say one."}, {"role": "assistant", "content": "One."})
-CPU_ROWS, GPU_ROWS = 64, 512
-"""Answers that are written at a time; a GPU takes as long for hundreds as for one."""
 _SENTINEL = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -75,79 +71,6 @@ def check_contract(tokenizer: Any, model_folder: Path) -> str:
                          "end {% generation %} after the end-of-turn token")  # fmt: skip
     _check_configs(model_folder, eos, len(tokenizer))
     return digest
-
-
-def generate_answers(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Messages],
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> list[str]:
-    """The model's answer to each prompt, in order: greedy at temperature 0, else sampled from `seed`."""
-    ended = generate_ended(
-        model, tokenizer, prompts, max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
-    )
-    return [answer for answer, _ in ended]
-
-
-def generate_ended(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Messages],
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch_size: int | None = None,
-) -> list[tuple[str, bool]]:
-    """`generate_answers`, and of each answer whether the model ended it: else it was cut at `max_new_tokens`.
-
-    Rows are padded on the left by hand, so the tokenizer's padding_side neither matters nor changes. Control tokens
-    that the model writes before it stops stay visible in the answer.
-    """
-    encoded = [ids for ids, _ in encode_all(tokenizer, prompts, add_generation_prompt=True)]
-    # Rows of equal length share a batch: least padding, and a fixed order for the random numbers.
-    order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index]), index))
-    settings = _generation(tokenizer, max_new_tokens, temperature)
-    answers = [("", False)] * len(encoded)
-    training = model.training
-    model.eval()
-    batch_size = batch_size or (GPU_ROWS if model.device.type == "cuda" else CPU_ROWS)
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            found = _answer(model, [encoded[row] for row in rows], settings)
-            for row, (answer, ended) in zip(rows, found, strict=True):
-                answers[row] = (tokenizer.decode(answer, clean_up_tokenization_spaces=False), ended)
-    model.train(training)
-    return answers
-
-
-def _answer(model: Any, prompts: list[list[int]], settings: GenerationConfig) -> list[tuple[list[int], bool]]:
-    width = max(len(prompt) for prompt in prompts)
-    pad = int(settings.pad_token_id or 0)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    seen = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    made = model.generate(input_ids=ids, attention_mask=seen, generation_config=settings)[:, width:].tolist()
-    eos = settings.eos_token_id
-    return [(row[: row.index(eos)], True) if eos in row else (row, False) for row in made]
-
-
-def _generation(tokenizer: Any, max_new_tokens: int, temperature: float) -> GenerationConfig:
-    shared = {
-        "max_new_tokens": max_new_tokens,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "use_cache": True,
-    }
-    if temperature == 0.0:
-        return GenerationConfig(do_sample=False, **shared)
-    return GenerationConfig(do_sample=True, temperature=temperature, top_k=0, top_p=1.0, **shared)
 
 
 def _check_configs(model_folder: Path, eos: int, vocabulary: int) -> None:

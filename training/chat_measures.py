@@ -8,12 +8,13 @@ from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place
 from training import win_rate
-from training.chat import encode, generate_answers
+from training.answers import generate_answers
+from training.chat import encode
 from training.heldout import ratio
 from training.measures import answer_logprobs, last_answer, mean, preferred
 from training.refusals import HARMFUL, HARMLESS, refused
 from training.verifiers import verify
-from training.win_rate import Answer
+from training.win_rate import HeldoutAnswer
 
 Metrics = dict[str, dict[str, Any]]
 Outcomes = dict[str, dict[str, float]]
@@ -21,7 +22,9 @@ Outcomes = dict[str, dict[str, float]]
 Row = dict[str, Any]
 
 
-def task_accuracy(rows: list[Row], answers: Sequence[Answer], samples: int, counts: Counts) -> tuple[Metrics, Outcomes]:
+def task_accuracy(
+    rows: list[Row], answers: Sequence[HeldoutAnswer], samples: int, counts: Counts
+) -> tuple[Metrics, Outcomes]:
     """Accuracy of greedy answers, overall and by family."""
     given = {one.id: one for one in answers}
     if len(given) < len(rows):
@@ -38,7 +41,7 @@ def task_accuracy(rows: list[Row], answers: Sequence[Answer], samples: int, coun
 
 
 def rewards(
-    answers: list[Answer], tokenizer: Any, reward: Artifact, sft: Artifact | None, counts: Counts, place: Place
+    answers: list[HeldoutAnswer], tokenizer: Any, reward: Artifact, sft: Artifact | None, counts: Counts, place: Place
 ) -> Metrics:
     """Mean rewards, and how often they are higher than the SFT model's; only said where the judge is unfit."""
     if not win_rate.judge(reward, tokenizer, answers, place):
@@ -51,7 +54,7 @@ def rewards(
 def refusals(model: Any, tokenizer: Any, most: int) -> Metrics:
     """Share of harmful requests that are refused, and of harmless ones; answers have at most so many tokens."""
     prompts = [[{"role": "user", "content": text}] for text in (*HARMFUL, *HARMLESS)]
-    found = [float(refused(answer)) for answer in generate_answers(model, tokenizer, prompts, most)]
+    found = [float(refused(answer.text)) for answer in generate_answers(model, tokenizer, prompts, most)]
     harmful, harmless = found[: len(HARMFUL)], found[len(HARMFUL) :]
     return {"refusal/harmful": mean(harmful), "refusal/harmless": mean(harmless)}
 

@@ -199,11 +199,11 @@ def measured(
     config: InstructConfig, place: Place, when: str, model: Any, tokenizer: Any, held: dict[str, list[Row]]
 ) -> Piece:
     """A piece whose note holds {"solved": 0 or 1 a task, "answers", "losses": [nats, trained tokens] a chat}."""
-    from training.chat import generate_answers
+    from training.answers import generate_answers
     from training.verifiers import verify
 
     prompts = [row["messages"][:-1] for row in held["tasks"]]
-    answers = generate_answers(model, tokenizer, prompts, config.max_new_tokens)
+    answers = [answer.text for answer in generate_answers(model, tokenizer, prompts, config.max_new_tokens)]
     with place.piece(when) as piece:
         piece.piece.note = {
             "solved": [

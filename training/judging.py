@@ -6,16 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.answers import Answer
     from training.pairs import PairsConfig
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model answered."""
-
-    text: str
-    ended: bool = True
-    """Whether the model ended it; else it was cut at `max_new_tokens`."""
 
 
 @dataclass
@@ -26,7 +18,7 @@ class Judged:
     reason: str = ""
 
 
-def judge(config: "PairsConfig", row: dict[str, Any], answers: Sequence[Answer]) -> Judged:
+def judge(config: "PairsConfig", row: dict[str, Any], answers: Sequence["Answer"]) -> Judged:
     """The pairs of one prompt's answers, best first, or why there are none."""
     if not answers:
         return Judged(reason="prompt longer than the context")
@@ -49,7 +41,7 @@ def judge(config: "PairsConfig", row: dict[str, Any], answers: Sequence[Answer])
     return Judged(kept[: config.pairs_per_prompt])
 
 
-def verified(task: dict[str, Any], answers: Sequence[Answer]) -> tuple[list[str], list[str]]:
+def verified(task: dict[str, Any], answers: Sequence["Answer"]) -> tuple[list[str], list[str]]:
     """Right answers and wrong ones; what was cut is wrong whatever stands in it."""
     from training.verifiers import verify
 

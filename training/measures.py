@@ -123,8 +123,8 @@ def verified(
     model: Any, tokenizer: Any, prompts: Sequence[list[Message]], tasks: Sequence[str], max_new_tokens: int
 ) -> list[float]:
     """1.0 for each prompt whose greedy answer its task's verifier accepts, else 0.0."""
-    from training.chat import generate_answers
+    from training.answers import generate_answers
     from training.verifiers import verify
 
     answers = generate_answers(model, tokenizer, list(prompts), max_new_tokens=max_new_tokens)
-    return [float(verify(json.loads(task), answer)) for task, answer in zip(tasks, answers, strict=True)]
+    return [float(verify(json.loads(task), answer.text)) for task, answer in zip(tasks, answers, strict=True)]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -13,7 +13,10 @@ from data_curation.documents import read_rows, write_table
 from data_curation.place import Piece, Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
-from training.judging import Answer, judge, verified
+from training.judging import judge, verified
+
+if TYPE_CHECKING:
+    from training.answers import Answer
 
 PAIRS = pa.schema(
     [
@@ -114,9 +117,9 @@ class Sampler:
         self.config, self.artifact, self.place = config, model, place
         self.loaded: tuple[Any, Any] | None = None
 
-    def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list[Answer]]:
+    def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list["Answer"]]:
         """`k` answers for each row, none where its prompt leaves no room; the seed follows from the piece's name."""
-        from training.chat import generate_ended
+        from training.answers import generate_answers
 
         if self.loaded is None:
             self.loaded = measures.load_policy(self.artifact.folder("model", self.place.scratch), self.place)
@@ -124,8 +127,8 @@ class Sampler:
         fits = measures.fitting(*self.loaded, [row["messages"][:-1] for row in rows], most)
         asked = [row["messages"][:-1] for row, fit in zip(rows, fits, strict=True) if fit for _ in range(k)]
         seed = int(sha256_of([self.config.seed, name])[:8], 16)
-        answers = iter(generate_ended(*self.loaded, asked, most, temperature=self.config.temperature, seed=seed))
-        return [[Answer(*next(answers)) for _ in range(k)] if fit else [] for fit in fits]
+        answers = iter(generate_answers(*self.loaded, asked, most, temperature=self.config.temperature, seed=seed))
+        return [[next(answers) for _ in range(k)] if fit else [] for fit in fits]
 
 
 def _make(

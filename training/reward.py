@@ -188,7 +188,7 @@ def _encoded(config: RewardConfig, tokenizer: Any, row: dict[str, Any]) -> dict[
 def _judge(
     config: RewardConfig, place: Place, folder: Path, policy: Any, tokenizer: Any, test: list[dict[str, Any]]
 ) -> Any:
-    from training.chat import generate_answers
+    from training.answers import generate_answers
     from training.verifiers import verify
 
     scorer = Scorer(folder, tokenizer, place)
@@ -203,10 +203,11 @@ def _judge(
     tasks = list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())[: config.prompts]
     n = config.best_of
     asked = [row for row in tasks for _ in range(n)]
-    answers = generate_answers(
+    answered = generate_answers(
         policy, tokenizer, [row["prompt"] for row in asked], max_new_tokens=config.max_new_tokens,
         temperature=config.temperature, seed=config.seed + 1,
     ) if asked else []  # fmt: skip
+    answers = [answer.text for answer in answered]
     right = [float(verify(json.loads(row["task"]), answer)) for row, answer in zip(asked, answers, strict=True)]
     best, average = best_of(scorer([row["prompt"] for row in asked], answers), right, n)
     gain = measures.difference(best, average)

@@ -21,7 +21,8 @@ def talk(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.chat import check_contract, generate_answers
+    from training.answers import generate_answers
+    from training.chat import check_contract
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -34,8 +35,8 @@ def talk(
         (answer,) = generate_answers(
             model, tokenizer, [recent], max_new_tokens, temperature=temperature, seed=number
         )  # fmt: skip
-        say(answer)
-        turns.append({"role": "assistant", "content": answer})
+        say(answer.text)
+        turns.append({"role": "assistant", "content": answer.text})
     return turns
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from data_curation.artifact import Artifact
 from data_curation.documents import read_rows, write_table
 from data_curation.place import PieceWriter, Place
-from training.chat import generate_answers
+from training.answers import generate_answers
 from training.measures import fitting, mean
 from training.reward import Scorer, is_fit
 
@@ -25,7 +25,7 @@ KINDS = ("task", "chat")
 
 
 @dataclass
-class Answer:
+class HeldoutAnswer:
     """A model's answer to one held-out prompt, and its reward if there is a judge."""
 
     id: str
@@ -36,16 +36,19 @@ class Answer:
     """The turns before it; not published, the dialogues have them."""
 
 
-def answered(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], kind: str, most: int) -> list[Answer]:
+def answered(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], kind: str, most: int) -> list[HeldoutAnswer]:
     """Greedy answers of at most `most` tokens to the prompts of these dialogues that leave room for one."""
     prompts = [row["messages"][:-1] for row in rows]
     fits = fitting(model, tokenizer, prompts, most)
     asked = [(row["id"], prompt) for row, prompt, fit in zip(rows, prompts, fits, strict=True) if fit]
     made = generate_answers(model, tokenizer, [prompt for _, prompt in asked], most)
-    return [Answer(name, kind, answer, prompt=prompt) for (name, prompt), answer in zip(asked, made, strict=True)]
+    return [
+        HeldoutAnswer(name, kind, answer.text, prompt=prompt)
+        for (name, prompt), answer in zip(asked, made, strict=True)
+    ]
 
 
-def judge(reward: Artifact, tokenizer: Any, answers: Sequence[Answer], place: Place) -> bool:
+def judge(reward: Artifact, tokenizer: Any, answers: Sequence[HeldoutAnswer], place: Place) -> bool:
     """Write the rewards of these answers into them; False, and nothing written, where the reward model is unfit."""
     if not is_fit(reward):
         return False
@@ -56,7 +59,7 @@ def judge(reward: Artifact, tokenizer: Any, answers: Sequence[Answer], place: Pl
     return True
 
 
-def win_rate(mine: Sequence[Answer], others: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+def win_rate(mine: Sequence[HeldoutAnswer], others: Sequence[HeldoutAnswer]) -> dict[str, dict[str, Any]]:
     """By kind of prompt, the share of prompts on which my answer has the higher reward; equal rewards are half a win.
 
     `win_rate_ties/KIND` is the share of equal ones. Both sides must be judged by one reward model.
@@ -72,24 +75,24 @@ def win_rate(mine: Sequence[Answer], others: Sequence[Answer]) -> dict[str, dict
     return found
 
 
-def mean_rewards(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+def mean_rewards(answers: Sequence[HeldoutAnswer]) -> dict[str, dict[str, Any]]:
     """Mean reward by kind of prompt."""
     by_kind = {kind: [one.reward for one in answers if one.kind == kind and one.reward is not None] for kind in KINDS}
     return {f"reward/{kind}": mean(values) for kind, values in by_kind.items() if values}
 
 
-def write_answers(piece: PieceWriter, answers: Sequence[Answer]) -> None:
+def write_answers(piece: PieceWriter, answers: Sequence[HeldoutAnswer]) -> None:
     """Publish the answers as part `answers`."""
     rows = [{name: getattr(answer, name) for name in ANSWERS.names} for answer in answers]
     write_table(piece, "answers", "answers.parquet", rows, ANSWERS)
 
 
-def read_answers(artifact: Artifact) -> list[Answer]:
+def read_answers(artifact: Artifact) -> list[HeldoutAnswer]:
     """The answers that another evaluation published."""
-    return [Answer(**row) for uri in artifact.uris("answers", ".parquet") for row in read_rows(uri)]
+    return [HeldoutAnswer(**row) for uri in artifact.uris("answers", ".parquet") for row in read_rows(uri)]
 
 
-def _win(one: Answer, other: Answer) -> float:
+def _win(one: HeldoutAnswer, other: HeldoutAnswer) -> float:
     if one.answer == other.answer:  # its reward may differ in the last bit, by what else was in the batch
         return 0.5
     a, b = one.reward or 0.0, other.reward or 0.0

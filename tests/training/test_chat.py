@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_curation.artifact import Artifact
 from data_curation.settings import StageError
-from training.chat import check_contract, encode, encode_all, generate_answers, generate_ended, template_hash
+from training.answers import generate_answers
+from training.chat import check_contract, encode, encode_all, template_hash
 
 HARMLESS = st.text(st.characters(codec="utf-8", exclude_characters="<\ue000\ue001"), min_size=1, max_size=12)
 
@@ -178,7 +179,8 @@ def test_an_answer_ends_before_its_stop_token(coin_model: Artifact, tokenizer: A
     from tests.training.conftest import coins
 
     model = AutoModelForCausalLM.from_pretrained(Path(coin_model.home) / "model")
-    answers = generate_answers(model, tokenizer, [row["messages"][:1] for row in coins(300, 340)], 8)
+    prompts = [row["messages"][:1] for row in coins(300, 340)]
+    answers = [answer.text for answer in generate_answers(model, tokenizer, prompts, 8)]
     assert {answer for answer in answers if len(answer) < 5} <= {"yes", "no"}
     assert all("<|im_end|>" not in answer for answer in answers)
 
@@ -189,8 +191,6 @@ def test_an_answer_that_is_cut_is_told_from_one_that_ended(coin_model: Artifact,
 
     model = AutoModelForCausalLM.from_pretrained(Path(coin_model.home) / "model")
     prompts = [row["messages"][:1] for row in coins(300, 320)]
-    assert not any(ended for _, ended in generate_ended(model, tokenizer, prompts, 1))
-    whole = generate_ended(model, tokenizer, prompts, 8)
-    assert [ended for answer, ended in whole if answer in ("yes", "no")]
-    assert all(ended for answer, ended in whole if answer in ("yes", "no"))
-    assert [answer for answer, _ in whole] == generate_answers(model, tokenizer, prompts, 8)
+    assert not any(answer.ended for answer in generate_answers(model, tokenizer, prompts, 1))
+    whole = [answer.ended for answer in generate_answers(model, tokenizer, prompts, 8) if answer.text in ("yes", "no")]
+    assert whole and all(whole)

@@ -133,12 +133,13 @@ def test_planted_truths_come_out(
     tools: tuple[Any, Any], tiny_model: Artifact, new_place: Callable[..., Place], tmp_path: Path
 ) -> None:
     """Three of four tasks hold the model's own answer; of four pairs one is turned round; both are measured as such."""
-    from training.chat import encode, generate_answers
+    from training.answers import generate_answers
+    from training.chat import encode
 
     model, tokenizer = tools
     config = EvaluateConfig(max_new_tokens=4, seq_len=64)
     prompts = [[chat(number)["messages"][0]] for number in range(4)]
-    answers = generate_answers(model, tokenizer, prompts, 4)
+    answers = [answer.text for answer in generate_answers(model, tokenizer, prompts, 4)]
     answers[0] += "!"
     tasks = [
         chat(number, json.dumps({"family": "odd" if number % 2 else "even", "checker": "exact", "answer": answer}))

@@ -72,7 +72,7 @@ def test_preference_and_verification_of_a_coin(coin_model: Artifact) -> None:
     """Swapped sides swap every preference; a greedy answer is verified exactly where it is the right one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.chat import generate_answers
+    from training.answers import generate_answers
 
     folder = Path(coin_model.uri("model"))
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -85,4 +85,4 @@ def test_preference_and_verification_of_a_coin(coin_model: Artifact) -> None:
     assert [1.0 - value for value in likelier] == preferred(model, tokenizer, turned)
     greedy = generate_answers(model, tokenizer, prompts, 4)
     found = verified(model, tokenizer, prompts, [row["task"] for row in rows], 4)
-    assert found == [float(answer == "yes") for answer in greedy]
+    assert found == [float(answer.text == "yes") for answer in greedy]

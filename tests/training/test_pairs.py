@@ -13,7 +13,8 @@ from data_curation.documents import read_rows
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet, sums
-from training.judging import Answer, Judged
+from training.answers import Answer
+from training.judging import Judged
 from training.judging import judge as judged_answers
 from training.pairs import PairsConfig, pairs, prompt_key
 

@@ -22,14 +22,14 @@ def test_every_line_is_answered_as_the_model_answers(coin_model: Artifact) -> No
     """Two questions, a blank line between them: two greedy answers, the second one knowing the first turn."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.chat import generate_answers
+    from training.answers import generate_answers
 
     folder = Path(coin_model.home, "model")
     done = chat(str(folder), "--json", "--max-new-tokens", "4", said="Coin 1?\n\nCoin 2?\n")
     turns = json.loads(done.stdout.splitlines()[-1])["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    expected = [generate_answers(model, tokenizer, [turns[:end]], 4)[0] for end in (1, 3)]
+    expected = [generate_answers(model, tokenizer, [turns[:end]], 4)[0].text for end in (1, 3)]
     assert [turn["content"] for turn in turns[1::2]] == expected
 
 

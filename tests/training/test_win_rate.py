@@ -16,7 +16,7 @@ from tests.training.phases import published
 from tests.training.test_evaluate import TEXTS, chat, heldout
 from training.evaluate import EvaluateConfig, evaluate
 from training.measures import mean
-from training.win_rate import Answer, mean_rewards, win_rate
+from training.win_rate import HeldoutAnswer, mean_rewards, win_rate
 
 CONFIG = EvaluateConfig(max_new_tokens=4, needles=0, refusals=False, samples=1)
 
@@ -43,20 +43,22 @@ def judge(home: Path, model: Path, fit: bool) -> Artifact:
 
 def test_wins_ties_and_losses_are_counted_by_kind() -> None:
     """One win, one tie by equal answers, one by equal rewards, one loss; what only one side answered is left out."""
-    mine = [Answer(name, "task", name, reward) for name, reward in (("a", 2.0), ("b", 1.0), ("c", 0.5), ("d", -1.0))]
-    others = [
-        Answer("a", "task", "x", 1.0),
-        Answer("b", "task", "b", 0.999),
-        Answer("c", "task", "y", 0.5),
-        Answer("d", "task", "z", 0.0),
-        Answer("e", "task", "e", 9.0),
+    mine = [
+        HeldoutAnswer(name, "task", name, reward) for name, reward in (("a", 2.0), ("b", 1.0), ("c", 0.5), ("d", -1.0))
     ]
-    found = win_rate([*mine, Answer("f", "chat", "f", 0.0)], others)
+    others = [
+        HeldoutAnswer("a", "task", "x", 1.0),
+        HeldoutAnswer("b", "task", "b", 0.999),
+        HeldoutAnswer("c", "task", "y", 0.5),
+        HeldoutAnswer("d", "task", "z", 0.0),
+        HeldoutAnswer("e", "task", "e", 9.0),
+    ]
+    found = win_rate([*mine, HeldoutAnswer("f", "chat", "f", 0.0)], others)
     assert found == {"win_rate/task": mean([1.0, 0.5, 0.5, 0.0]), "win_rate_ties/task": mean([0.0, 1.0, 1.0, 0.0])}
     turned = win_rate(others, mine)
     assert turned["win_rate/task"]["value"] == 1 - found["win_rate/task"]["value"]
     assert mean_rewards(mine) == {"reward/task": mean([2.0, 1.0, 0.5, -1.0])}
-    assert mean_rewards([Answer("a", "task", "x")]) == {}
+    assert mean_rewards([HeldoutAnswer("a", "task", "x")]) == {}
 
 
 def test_models_are_judged_against_the_sft_model_and_only_by_a_fit_judge(
