@@ -1,5 +1,6 @@
 """The two sides of benchmarks/pretrain.py: our decoder and transformers' Trainer, by one clock."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -102,9 +103,15 @@ def _decoder(row: Row, model: Any, kernel: Any) -> Any:
     import torch
 
     from training.decoder import Decoder
+    from training.memory import Load, passes
     from training.norms import fusion_for
 
     recompute: Any = row.recompute
+    if recompute == "auto":
+        gpu = torch.cuda.is_available()
+        memory = torch.cuda.get_device_properties(0).total_memory if gpu else math.inf
+        load = Load(model.config, sum(one.numel() for one in model.parameters()) / row.ranks, row.width)
+        recompute = passes(load, row.rows, row.tokens, memory, smaller=False).recompute
     wanted: Any = row.fusion
     fusion = fusion_for(next(model.parameters()).device, wanted)
     return Decoder(model, torch.bfloat16, kernel, recompute, torch.cuda.is_available(), fusion, row.float8)

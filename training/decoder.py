@@ -5,8 +5,9 @@ that queries, keys and values are one product, as are gate and up; that weights 
 each layer is one compiled function; and that attention stays inside documents.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,10 @@ from training import float8_layer
 from training.attention import attend
 from training.layout import Kernel, Layout
 from training.loss import linear_cross_entropy
+from training.memory import Recompute
 from training.mlp import gated_mlp
 from training.norms import Fusion, norm_product, rms_norm
 from training.rotary import Heads, rotated_heads
-
-Recompute = Literal["none", "attention", "full"]
-"""What the backward pass computes again: nothing, all but attention, all."""
 
 LAYERS_COMPILED = 64
 """So many layers that differ in sizes, lengths or kernels may one process compile; torch's own limit is 8."""
@@ -30,7 +29,8 @@ LAYERS_COMPILED = 64
 class Decoder(nn.Module):
     """Runs one model. `dtype` is that of products and activations; weights and their gradients stay float32.
 
-    With `float8` products of layers take 8 bits (`fusion` then does not count), all else `dtype`.
+    With `float8` products of layers take 8 bits (`fusion` then does not count), all else `dtype`. `recompute` holds for
+    all layers, or is one for each.
 
     Its modules are those of the model, so that FSDP2 finds the parameters of a layer when the layer is called.
     """
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         model: Any,
         dtype: torch.dtype,
         kernel: Kernel,
-        recompute: Recompute = "none",
+        recompute: Recompute | Sequence[Recompute] = "none",
         compile: bool = True,
         fusion: Fusion = "compiled",
         float8: bool = False,
@@ -52,16 +52,17 @@ class Decoder(nn.Module):
         run: Any = partial(_layer, shape=shape, kernel=kernel, fusion=fusion)
         if float8:
             run = partial(_float8_layer, shape=shape, kernel=kernel)
-        if recompute != "none":
-            run = partial(_again, run, recompute)
+        each: list[Recompute] = [recompute] * len(inner.layers) if isinstance(recompute, str) else [*recompute]
         if compile:
             torch._dynamo.config.recompile_limit = LAYERS_COMPILED
-            run = torch.compile(run, fullgraph=True, dynamic=False)
+        runs = {one: _function(run, one, compile) for one in set(each)}
         self.kernel: Kernel = kernel
         self.dtype, self.epsilon = dtype, config.rms_norm_eps
         self.embedding, self.norm, self.head = inner.embed_tokens, inner.norm, model.lm_head
-        self.layers = nn.ModuleList(Layer(layer, run) for layer in inner.layers)
-        self.recomputes, self.float8 = recompute != "none", float8
+        self.layers = nn.ModuleList(
+            Layer(layer, runs[one], one != "none") for layer, one in zip(inner.layers, each, strict=True)
+        )
+        self.float8 = float8
         self.rotary = inner.rotary_emb
         self.last_norm: Any = torch.compile(_add_norm, dynamic=False) if compile else _add_norm
 
@@ -81,7 +82,7 @@ class Decoder(nn.Module):
         cos, sin = self._rotary(positions.flatten())
         delta = torch.zeros_like(x)  # what a layer adds; the next one's first kernel does the sum
         for layer in self.layers:
-            if self.recomputes:  # then one tensor per layer is kept, not two
+            if layer.recomputes:  # then one tensor is kept, not two
                 x, delta = x + delta, None
             x, delta = layer(x, delta, cos, sin, layout)
         return self.last_norm(x, delta, self.norm.weight, self.epsilon)
@@ -96,9 +97,9 @@ class Decoder(nn.Module):
 class Layer(nn.Module):
     """One layer of the model, run by a function of its weights."""
 
-    def __init__(self, layer: nn.Module, run: Any) -> None:
+    def __init__(self, layer: nn.Module, run: Any, recomputes: bool) -> None:
         super().__init__()
-        self.layer, self.run = layer, run
+        self.layer, self.run, self.recomputes = layer, run, recomputes
 
     def forward(
         self, x: Tensor, delta: Tensor | None, cos: Tensor, sin: Tensor, layout: Layout
@@ -159,6 +160,11 @@ _COSTLY = [
     torch.ops.tokenmill.flash4.default,
     torch.ops.higher_order.flex_attention,
 ]
+
+
+def _function(run: Any, recompute: Recompute, compile: bool) -> Any:
+    run = run if recompute == "none" else partial(_again, run, recompute)
+    return torch.compile(run, fullgraph=True, dynamic=False) if compile else run
 
 
 def _again(run: Any, recompute: Recompute, *arguments: Any) -> tuple[Tensor, Tensor]:

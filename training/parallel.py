@@ -109,7 +109,7 @@ def shard(decoder: Any, ranks: Ranks, device: torch.device, number: int | None =
     low = None if decoder.dtype == torch.float32 else decoder.dtype
     # Without the cast angles of rotary positions stay float32.
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    number = number or int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
+    number = shares(ranks, number)
     shape, names = (ranks.world // number, number), ("copies", "shares")
     first = int(number == ranks.world)  # without copies the mesh has one axis
     mesh = init_device_mesh(device.type, shape[first:], mesh_dim_names=names[first:])
@@ -117,6 +117,11 @@ def shard(decoder: Any, ranks: Ranks, device: torch.device, number: int | None =
     for layer in decoder.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=again)
     fully_shard(decoder, mesh=mesh, mp_policy=policy)
+
+
+def shares(ranks: Ranks, number: int | None = None) -> int:
+    """Ranks that hold the shares of a parameter together, if not so many as `number`."""
+    return 1 if ranks.world == 1 else number or int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))
 
 
 def average_copies(decoder: nn.Module, now: bool) -> None:
@@ -174,8 +179,8 @@ def loss_and_norm(model: nn.Module, loss: Tensor) -> Tensor:
 def clip(model: nn.Module, norm: float, largest: float) -> None:
     """Scale a gradient of this norm down to `largest`."""
     if norm > largest:  # mostly it is not, and a pass over all gradients is saved
-        shares = [local(one) for one in _gradients(model)]
-        torch._foreach_mul_(shares, largest / (norm + 1e-6))  # type: ignore[reportPrivateImportUsage]
+        some = [local(one) for one in _gradients(model)]
+        torch._foreach_mul_(some, largest / (norm + 1e-6))  # type: ignore[reportPrivateImportUsage]
 
 
 def _gradients(model: nn.Module) -> list[Tensor]:

@@ -18,9 +18,10 @@ from training.gates import gates_of
 from training.heldout import buckets_of, ratio
 from training.launch import ALIVE
 from training.measures import mean
+from training.passes import decoder_for
 from training.pretrain import PhaseRun
 from training.reading import Reader
-from training.step import Inputs, Trainer, decoder_for
+from training.step import Inputs, Trainer
 
 Window = tuple[str, np.ndarray]
 """A document's id and some of its tokens."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,26 +10,19 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from data_curation.place import Place
-from data_curation.settings import ConfigError
 from data_curation.shards import Shards
 from training import model as models
 from training import optimizers, parallel
-from training.attention import kernel_for
 from training.batches import Batch, Batches
 from training.decoder import Decoder
-from training.float8 import UNIT
 from training.guard import reason_to_skip
 from training.handover import load_state
-from training.layout import BLOCK, Layout, layout_of, to_device
+from training.layout import Layout, layout_of, to_device
 from training.mixing import too_often
-from training.norms import fusion_for
 from training.parallel import Ranks
+from training.passes import check_length, check_rows, decoder_for, passes_of
 from training.pretrain import PhaseRun
 from training.state import SkippedStep, State, StepRecord
-
-CPU_TOKENS = 2048  # of one forward pass on a CPU: more fall out of its caches
-GPU_TOKENS = 32 * 1024
-LONG = 32 * 1024  # tokens of a row from which on only attention is kept for the way back
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,8 @@ class Trainer:
     batches: Batches
     token_bytes: np.ndarray
     device: torch.device
+    pass_rows: int
+    """Rows of one pass forward and back."""
     ahead: Work | None = None
     """The next step's, made while a GPU is busy with this one's."""
 
@@ -123,11 +118,8 @@ class Trainer:
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """The batch in equal shares of whole rows; the gradient is that of the whole whatever their size."""
-        rows, width = batch.tokens.shape
-        tokens = self.place.resources.micro_batch_tokens or (CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS)
-        shared = width // (self.ranks.context.ranks if self.ranks.context else 1)
-        size = next(size for size in range(max(1, min(rows, tokens // shared)), 0, -1) if rows % size == 0)
-        return [_rows(batch, slice(row, row + size)) for row in range(0, rows, size)]
+        rows = range(0, len(batch.tokens), self.pass_rows)
+        return [_rows(batch, slice(row, row + self.pass_rows)) for row in rows]
 
     def _pass(self, part: Batch) -> Pass:
         context = self.ranks.context
@@ -153,69 +145,21 @@ def prepare(run: PhaseRun, inputs: Inputs, place: Place) -> Trainer:
     else:
         model = models.load(inputs.model, run.rope, run.phase.seq_len)
     model = model.to(device).train()
-    decoder = decoder_for(run, model, device, run.recompute)
-    parallel.shard(decoder, ranks, device, place.resources.shard_ranks)
-    optimizer = optimizers.build(run, model)
     shards = Shards(inputs.shards, place.scratch / "shards", int(place.resources.cache_gigabytes * 1e9))
     batches = Batches(shards, seed=run.seed, tokens_per_step=run.tokens_per_step, phases=run.lengths, mixes=run.mixes)
     too_often(place.name, batches.source_epochs(run.index, run.steps), run.max_epochs)  # before the work, not after
     batches.shards.check_tokenizer(inputs.tokenizer)
-    _check_shares(run, batches.rows(run.index), ranks, decoder)
+    check_rows(run, ranks)
+    passes = passes_of(run, model, ranks, device, place)
+    decoder = decoder_for(run, model, device, passes.recompute)
+    check_length(run, ranks, decoder)
+    parallel.shard(decoder, ranks, device, place.resources.shard_ranks)
+    optimizer = optimizers.build(run, model)
     optimizers.begin(model, optimizer)
     if inputs.state is not None:
         batches.resume(load_state(model, optimizer, inputs.state)["data"], run.index - 1)
     sizes = models.bytes_of_tokens(inputs.tokenizer)
-    return Trainer(run, place, ranks, tokenizer, model, decoder, optimizer, batches, sizes, device)
-
-
-def decoder_for(
-    run: PhaseRun, model: Any, device: torch.device, recompute: Literal["auto", "none", "attention", "full"]
-) -> Decoder:
-    """On a CPU eager: compiling would take longer than a small training."""
-    cpu = device.type == "cpu"
-    if cpu and run.attention not in ("auto", "sdpa"):
-        raise ConfigError(f"pretrain.attention is {run.attention}, which needs a GPU: use auto or sdpa")
-    kernel = kernel_for(device, run.attention, run.phase.seq_len)
-    if recompute == "auto":
-        recompute = "none" if cpu or run.phase.seq_len <= LONG else "attention"
-    if run.dtype == "float8":
-        _check_float8(run, model, device)
-    dtype = torch.float32 if run.dtype == "float32" else torch.bfloat16
-    return Decoder(model, dtype, kernel, recompute, not cpu, fusion_for(device, run.fusion), run.dtype == "float8")
-
-
-def _check_float8(run: PhaseRun, model: Any, device: torch.device) -> None:
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
-        raise ConfigError("pretrain.dtype is float8, which needs a GPU of compute capability 9.0 or more: use bfloat16")
-    if run.phase.seq_len % UNIT:
-        raise ConfigError(
-            f"pretrain.phases[{run.index}].seq_len is {run.phase.seq_len}: with pretrain.dtype float8 give a multiple "
-            f"of {UNIT}"
-        )
-    for name, parameter in model.model.layers.named_parameters():
-        if parameter.ndim == 2 and any(size % UNIT for size in parameter.shape):
-            shape = " by ".join(map(str, parameter.shape))
-            raise ConfigError(
-                f"pretrain.dtype is float8, but {name} is {shape}: products in 8 bits need multiples of {UNIT}: "
-                "change the sizes in pretrain.model or use bfloat16"
-            )
-
-
-def _check_shares(run: PhaseRun, rows: int, ranks: Ranks, decoder: Decoder) -> None:
-    length = run.phase.seq_len
-    if rows % ranks.replicas:
-        among = f"{ranks.world}" + (f", {ranks.context.ranks} to a row" if ranks.context else "")
-        raise ConfigError(
-            f"run.resources.ranks is {among}: a step of {rows} rows of {length} tokens does not go evenly to them: "
-            "change pretrain.tokens_per_step or the ranks"
-        )
-    block = BLOCK if decoder.kernel == "flex" else UNIT if decoder.float8 else 1
-    unit = 2 * ranks.context.ranks * block if ranks.context else 1
-    if length % unit:
-        raise ConfigError(
-            f"run.resources.context_ranks is {ranks.world // ranks.replicas}: rows of {length} tokens are no whole "
-            f"number of {unit}: change the phase's seq_len or the ranks"
-        )
+    return Trainer(run, place, ranks, tokenizer, model, decoder, optimizer, batches, sizes, device, passes.rows)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

@@ -17,8 +17,8 @@ from training.decoder import Decoder
 from training.float8 import FORMAT, Rows
 from training.layout import layout_of
 from training.norms import rms_norm
+from training.passes import decoder_for
 from training.rotary import Heads, rotated_heads
-from training.step import decoder_for
 
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
