@@ -29,6 +29,16 @@ log = logging.getLogger("tokenmill")
 
 def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     """Train one phase and publish parts `model` and `state`; every rank runs this, the first one writes."""
+    try:
+        return _trained(run, inputs, place)
+    except torch.OutOfMemoryError as error:
+        raise StageError(
+            f"{place.name}: its passes do not fit into the GPU's memory: lower run.resources.micro_batch_tokens, set "
+            f"pretrain.recompute to full, or take more run.resources.ranks ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _trained(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     trainer = prepare(run, inputs, place)
     first = trainer.ranks.rank == 0
     metrics = Metrics(run, place, len(trainer.tokenizer), trainer.devices())

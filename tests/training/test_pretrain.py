@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from data_curation.artifact import Artifact
 from data_curation.files import sha256_file
@@ -161,6 +162,20 @@ def test_a_step_whose_gradient_is_no_number_is_skipped_and_counted(
     assert any("the last one, 5, because gradient norm is nan" in text for text in counts.warnings)
     after = load_file(published(place).folder("model", place.scratch) / "model.safetensors")
     assert all((after[name] == before[name]).all() for name in after)
+
+
+def test_a_full_gpu_is_named_with_its_remedies(
+    shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch raises when an allocation fails ends the stage with the settings that need less."""
+
+    def full(trainer: loop.Trainer, batch: Any, scale: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore words")
+
+    monkeypatch.setattr(loop.Trainer, "_backward", full)
+    wanted = r"full: its passes do not fit.*micro_batch_tokens.*recompute.*\(CUDA out of memory.*2\.00 GiB\.\)"
+    with pytest.raises(StageError, match=wanted):
+        pretrain(config().run_of(0), shards, tokenizer, None, new_place("full"))
 
 
 @pytest.mark.parametrize("family", CURVES)
