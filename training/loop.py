@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import TransientError
+from data_curation.settings import StageError, TransientError
 from training import model as models
 from training import parallel
 from training.checkpoint import Checkpoints
