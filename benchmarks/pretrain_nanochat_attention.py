@@ -37,7 +37,7 @@ def _check(device: torch.device) -> None:
     both = [Flash4.flash_attn_func(q, k, v, True, (left, 0)), theirs]
     gradients = [torch.autograd.grad(one.float().square().sum(), (q, k, v)) for one in both]
     for mine, other in zip((both[0], *gradients[0]), (both[1], *gradients[1]), strict=True):
-        difference = float((mine - other).abs().max() / other.abs().max())
+        difference = float(((mine - other).abs().max() / other.abs().max()).detach())
         if difference > TOLERANCE:
             raise ValueError(f"FlashAttention-4 with windows is off by {difference:.2g}: use --peer-attention sdpa")
 

@@ -25,7 +25,7 @@ steps and what was compiled; seconds are steps at that speed.
 nanochat is its own model, optimizer and loader at depth 20, with the numbers of its scripts/base_train.py and the batch
 that its rule gives for so few tokens. What differs: its model has value embeddings (as many parameters again as its
 layers have), squared ReLU, gates and a cap on logits, and no weights in its norms, at nearly as many parameters of
-matrix products; three of four layers see 768 tokens back; its rows begin with a document and mix documents; what fits
+matrix products; three of four layers see 512 tokens back; its rows begin with a document and mix documents; what fits
 no row is cut off, so that its loader takes more documents for as many tokens; long documents go in by rows of 2,048.
 Its attention, FlashAttention-3 from a hub, is FlashAttention-4 here, or torch's with full windows (`kernel` sdpa)."""
 Line = dict[str, Any]
@@ -79,7 +79,8 @@ def _eight_bits(by_run: dict[tuple[str, int], Line]) -> tuple[list[Line], dict[s
         "of 8 bits, read in 8 bits and in bfloat16": [
             round(low[name]["value"], 5) for name in ("heldout", "heldout_bfloat16")
         ],
-        "range that 8 bits may lie in": [round(one, 5) for one in limits],
+        "range that 8 bits may lie in, the seeds' own widened by its size": [round(one, 5) for one in limits],
+        "8 bits inside the seeds' own range": min(seeds) <= value <= max(seeds),
         "last tenth's training loss, bfloat16:0 and 8 bits": [plain["loss"], low["loss"]],
     }
     return [held, *rows], agreement
