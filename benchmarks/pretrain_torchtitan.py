@@ -1,7 +1,7 @@
 """torchtitan's side of benchmarks/pretrain.py: its Trainer and its transformers backend, by our clock.
 
 torchtitan 0.2.2 is the last release that runs on torch 2.11, and not with transformers 5.17; the folder of --torchtitan
-holds it with transformers 4.57.1, whose huggingface_hub is below 1, and a datasets for that. Its own are: model wrapper,
+holds it with transformers 4.57.1, whose huggingface_hub is below 1, and datasets for that. Its own are: model wrapper,
 mixed precision (autocast; or FSDP2 on a mesh of one GPU, as its later releases do it always), torch.compile of every
 block and of the loss, fused AdamW, clipping, schedule, training step and its order of attention kernels, cuDNN first;
 nothing is recomputed. Ours are: sizes, first weights, batch and clock. Its loss is read at the first and the last step
