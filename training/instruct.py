@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,13 @@ from data_curation.settings import InputError, Settings, StageError
 from training import measures
 from training.chat_loss import heldout_losses, labels, per_token
 
+if TYPE_CHECKING:
+    from training.on_ranks import Work
+
 Row = dict[str, Any]
+
+PASS_TOKENS = 16_384
+"""Tokens of a pass where `run.resources.micro_batch_tokens` says nothing."""
 
 
 class InstructConfig(Settings):
@@ -57,13 +63,15 @@ class InstructConfig(Settings):
 def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
     """Part `model`: the base model tuned on the dialogues' split train, measured on held-out ones before and after."""
     from training.chat import check_contract
+    from training.on_ranks import on_ranks
 
     source = model.folder("model", place.scratch)
     base, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     held = held_out(config, tokenizer, dialogues)
     before = place.done("before") or measured(config, place, "before", base, tokenizer, held)
-    done = place.done("model") or _train(config, place, source, tokenizer, dialogues)
+    del base
+    done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, dialogues), place)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
@@ -77,32 +85,40 @@ def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place
 # ---- training -----------------------------------------------------------------------------------------------------
 
 
-def _train(config: InstructConfig, place: Place, source: Path, tokenizer: Any, dialogues: Artifact) -> Piece:
-    from trl.trainer.sft_config import SFTConfig
-
-    from training.packed_rows import PackedTrainer, collate
-    from training.trainers import CheckpointPieces, arguments, curve, resume_folder, save_model, trainable
+def _work(config: InstructConfig, source: Path, tokenizer: Any, dialogues: Artifact) -> "Work":
+    from training.on_ranks import Work
 
     counts = Counts()
     packed = _packed(config, tokenizer, _taught(config, _rows(dialogues, "train")), counts)
-    rows = _rows_a_pass(config, place)
-    steps = math.ceil(math.ceil(len(packed) / config.batch_size) * config.epochs)
+    return Work(source, packed, counts)
+
+
+def _train(config: InstructConfig, work: "Work", place: Place) -> None:
+    from transformers import AutoTokenizer
+    from trl.trainer.sft_config import SFTConfig
+
+    from training.packed_rows import PackedTrainer, collate
+    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model, trainable
+
+    tokenizer = AutoTokenizer.from_pretrained(work.source)
+    steps = math.ceil(math.ceil(len(work.rows) / config.batch_size) * config.epochs)
     falls = {"num_decay_steps": max(1, round(steps * config.decay))} if "decay" in config.schedule else {}
     options = arguments(
         SFTConfig, place, learning_rate=config.learning_rate, lr_scheduler_type=config.schedule,
         lr_scheduler_kwargs=falls, max_steps=steps,
         warmup_steps=config.warmup, weight_decay=config.weight_decay,
-        per_device_train_batch_size=rows, gradient_accumulation_steps=config.batch_size // rows,
+        **batches(config.batch_size, config.seq_len, place, most=PASS_TOKENS),
         # The rows are packed here, so that a pass may hold several of them side by side.
         dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False, remove_unused_columns=False,
         logging_steps=10, logging_first_step=True, seed=config.seed,
     )  # fmt: skip
     trainer = PackedTrainer(
-        model=_adapted(config, trainable(source)), args=options, train_dataset=packed, data_collator=collate,
+        model=_adapted(config, trainable(work.source)), args=options, train_dataset=work.rows, data_collator=collate,
         processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    checkpoint = resume_folder(place)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    if not first_rank():
+        return
     history = trainer.state.log_history
     losses = curve(history, "loss")
     last = losses[-1][1]
@@ -110,21 +126,10 @@ def _train(config: InstructConfig, place: Place, source: Path, tokenizer: Any, d
         raise StageError(f"instruct.learning_rate is {config.learning_rate}: the loss ended as {last}; lower it")
     place.plot("loss", "Loss of instruct on train", "step", "nats per assistant token", {"train": losses})
     place.record("history", history)
-    counts.metrics["final train loss"] = {"value": last, "n": None, "standard_error": None}
-    with place.piece("model") as piece:
-        out = place.scratch / "model"
-        tuned: Any = trainer.model
-        save_model(
-            tuned.merge_and_unload() if config.lora_rank else tuned,
-            source,
-            out,
-            tokenizer.eos_token_id,
-            tokenizer.pad_token_id,
-        )
-        piece.send("model", out)
-        counts.made = {"models": 1, "steps": trainer.state.global_step}
-        piece.piece.counts = counts
-    return piece.piece
+    work.counts.metrics["final train loss"] = {"value": last, "n": None, "standard_error": None}
+    work.counts.made = {"models": 1, "steps": trainer.state.global_step}
+    tuned: Any = trainer.model
+    keep_model(tuned.merge_and_unload() if config.lora_rank else tuned, tokenizer, work.source, work.counts, place)
 
 
 def _adapted(config: InstructConfig, base: Any) -> Any:
@@ -139,12 +144,6 @@ def _adapted(config: InstructConfig, base: Any) -> Any:
     return get_peft_model(
         base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     )
-
-
-def _rows_a_pass(config: InstructConfig, place: Place) -> int:
-    """The largest divisor of the batch that `micro_batch_tokens` allows."""
-    most = max(1, (place.resources.micro_batch_tokens or 16_384) // config.seq_len)
-    return max(rows for rows in range(1, most + 1) if config.batch_size % rows == 0)
 
 
 def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts: Counts) -> Any:

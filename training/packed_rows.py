@@ -38,7 +38,8 @@ class PackedTrainer(SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Negative log-likelihood summed over the trained tokens, divided by their number in the whole step."""
-        if inputs["input_ids"].device.type != "cpu" or return_outputs:
+        # Several ranks' gradients meet in the call of the model that wraps theirs.
+        if inputs["input_ids"].device.type != "cpu" or return_outputs or self.accelerator.num_processes > 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if hasattr(model, "get_base_model"):  # adapters lie inside the layers of the model that peft wraps
             model = model.get_base_model()

@@ -1,7 +1,7 @@
 """Direct preference optimisation on verified pairs, measured by the policy alone."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,10 @@ from data_curation.counts import Counts
 from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
-from training.reward import Scorer, is_fit, pair_rows
+from training.reward import Scorer, is_fit, pair_rows, too_long
+
+if TYPE_CHECKING:
+    from training.on_ranks import Work
 
 Pair = dict[str, Any]
 
@@ -45,6 +48,7 @@ class PreferConfig(Settings):
 def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artifact, place: Place) -> Counts:
     """Train the policy to prefer chosen answers; part `model`, gates on held-out preference and verifier accuracy."""
     from training.chat import check_contract
+    from training.on_ranks import on_ranks
 
     source = model.folder("model", place.scratch)
     policy, tokenizer = measures.load_policy(source, place)
@@ -55,7 +59,8 @@ def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artif
     if is_fit(reward):
         train = ranked(train, Scorer(reward.folder("model", place.scratch), tokenizer, place), counts)
     before = _measured(config, place, "before", policy, tokenizer, test)
-    done = place.done("model") or _train(config, place, source, tokenizer, train)
+    del policy
+    done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, train), place)
     counts.add(done.counts)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
@@ -98,12 +103,25 @@ def encoded(tokenizer: Any, row: Pair) -> dict[str, list[int]]:
     return sides
 
 
-def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, rows: list[Pair]) -> Any:
+def _work(config: PreferConfig, source: Path, tokenizer: Any, rows: list[Pair]) -> "Work":
     from datasets import Dataset
+
+    from training.on_ranks import Work
+
+    fed = [encoded(tokenizer, row) for row in rows]
+    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in fed]
+    usable = [row for row, length in zip(fed, longest, strict=True) if length <= config.max_length]
+    if not usable:
+        raise InputError(f"prefer.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
+    return Work(source, Dataset.from_list(usable), too_long(len(rows) - len(usable)))
+
+
+def _train(config: PreferConfig, work: "Work", place: Place) -> None:
+    from transformers import AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model, trainable
+    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model, trainable
 
     class Encoded(DPOTrainer):
         """DPO on pairs that are tokens already: TRL's own encoding lets typed control tokens through."""
@@ -111,11 +129,7 @@ def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, row
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
             return dataset
 
-    fed = [encoded(tokenizer, row) for row in rows]
-    longest = [len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in fed]
-    usable = [row for row, length in zip(fed, longest, strict=True) if length <= config.max_length]
-    if not usable:
-        raise InputError(f"prefer.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
+    tokenizer = AutoTokenizer.from_pretrained(work.source)
     weights = [1.0, config.likelihood] if config.likelihood else None
     options = arguments(
         DPOConfig, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
@@ -125,23 +139,17 @@ def _train(config: PreferConfig, place: Place, source: Path, tokenizer: Any, row
         precompute_ref_log_probs=True, max_length=config.max_length, seed=config.seed,
     )  # fmt: skip
     trainer = Encoded(
-        model=trainable(source), args=options, train_dataset=Dataset.from_list(usable),
-        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+        model=trainable(work.source), args=options, train_dataset=work.rows, processing_class=tokenizer,
+        callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    checkpoint = resume_folder(place)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    if not first_rank():
+        return
     history = trainer.state.log_history
     place.plot("loss", "Preference loss", "step", "loss", {"loss": curve(history, "loss")})
     names = ("logps/chosen", "logps/rejected")
     place.plot("logps", "Answers' log-probability", "step", "nats", {name: curve(history, name) for name in names})
-    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
-    with place.piece("model") as piece:
-        piece.send("model", place.scratch / "model")
-        if len(usable) < len(rows):
-            piece.piece.counts.funnel.append(
-                {"step": "train", "reason": "longer than max_length", "documents": len(rows) - len(usable), "bytes": 0}
-            )
-    return piece.piece
+    keep_model(trainer.model, tokenizer, work.source, work.counts, place)
 
 
 def _measured(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,9 @@ from data_curation.settings import InputError, Settings, StageError
 from training import measures
 from training.curriculum import Row, by_family, prompt_order, task_rows, teachable
 from training.reward import Scorer, is_fit
+
+if TYPE_CHECKING:
+    from training.on_ranks import Work
 
 
 class ReinforceConfig(Settings):
@@ -65,6 +68,7 @@ class ReinforceConfig(Settings):
 def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, reward: Artifact, place: Place) -> Counts:
     """Train the policy on rewarded samples; part `model`, gate on held-out greedy accuracy against step 0."""
     from training.chat import check_contract
+    from training.on_ranks import on_ranks
 
     train = task_rows(config, dialogues, "train")
     if len(train) < config.prompts_per_step:
@@ -82,7 +86,8 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     known = _measured(config, place, "known", policy, tokenizer, dev)
     before = _measured(config, place, "before", policy, tokenizer, held)
     train = teachable(config, train, dev, known, counts)
-    done = place.done("model") or _train(config, place, source, tokenizer, train, reward)
+    del policy
+    done = place.done("model") or on_ranks(_train, config, _work(config, source, train, reward, place), place)
     counts.add(done.counts)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
@@ -120,36 +125,39 @@ def verifier_reward(eos_token_id: int) -> Callable[..., list[float]]:
     return verifier
 
 
-def _train(
-    config: ReinforceConfig, place: Place, source: Path, tokenizer: Any, rows: list[Row], reward: Artifact
-) -> Any:
+def _work(config: ReinforceConfig, source: Path, rows: list[Row], reward: Artifact, place: Place) -> "Work":
     from datasets import Dataset
 
-    from training.trainers import CheckpointPieces, resume_folder, save_model, trainable
+    from training.on_ranks import Work
 
-    rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
-    fit = config.reward_weight > 0 and is_fit(reward)
-    if fit:
-        rewards.append(_model_reward(Scorer(reward.folder("model", place.scratch), tokenizer, place)))
-    weights = [1.0, config.reward_weight][: len(rewards)]
-    longest = max(len(ids) for ids in encode_prompts(tokenizer, [row["messages"][:-1] for row in rows]))
     tasks = [{"prompt": row["messages"][:-1], "task": row["task"]} for row in rows]
+    judge = reward.folder("model", place.scratch) if config.reward_weight > 0 and is_fit(reward) else None
+    return Work(source, Dataset.from_list(tasks).select(prompt_order(len(tasks), config)), Counts(), judge)
+
+
+def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
+    from transformers import AutoTokenizer
+
+    from training.trainers import CheckpointPieces, first_rank, keep_model, trainable
+
+    tokenizer = AutoTokenizer.from_pretrained(work.source)
+    rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
+    if work.judge:
+        rewards.append(_model_reward(Scorer(work.judge, tokenizer, place)))
+    weights = [1.0, config.reward_weight][: len(rewards)]
+    longest = max(len(ids) for ids in encode_prompts(tokenizer, list(work.rows["prompt"])))
     trainer = _trainer_class(config.algorithm)(
-        model=trainable(source), reward_funcs=rewards,
-        args=_options(config, place, weights, longest),
-        train_dataset=Dataset.from_list(tasks).select(prompt_order(len(tasks), config)),
-        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+        model=trainable(work.source), reward_funcs=rewards, args=_options(config, place, weights, longest),
+        train_dataset=work.rows, processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    checkpoint = resume_folder(place)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _plots(place, trainer.state.log_history, fit)
-    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
-    with place.piece("model") as piece:
-        piece.send("model", place.scratch / "model")
-        last = trainer.state.log_history[-max(2, config.steps // 10) - 1 :]
-        for name in ("kl", "entropy", "frac_reward_zero_std", "completions/clipped_ratio"):
-            piece.piece.counts.metrics[f"{name}, last tenth"] = measures.mean([x[name] for x in last if name in x])
-    return piece.piece
+    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    if not first_rank():
+        return
+    _plots(place, trainer.state.log_history, work.judge is not None)
+    last = trainer.state.log_history[-max(2, config.steps // 10) - 1 :]
+    for name in ("kl", "entropy", "frac_reward_zero_std", "completions/clipped_ratio"):
+        work.counts.metrics[f"{name}, last tenth"] = measures.mean([x[name] for x in last if name in x])
+    keep_model(trainer.model, tokenizer, work.source, work.counts, place)
 
 
 def encode_prompts(tokenizer: Any, prompts: list[list[dict[str, str]]]) -> list[list[int]]:

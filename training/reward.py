@@ -2,10 +2,9 @@
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -15,6 +14,9 @@ from data_curation.documents import read_rows
 from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError, sha256_of
 from training import measures
+
+if TYPE_CHECKING:
+    from training.on_ranks import Work
 
 Message = dict[str, str]
 
@@ -52,13 +54,14 @@ class RewardConfig(Settings):
 def reward(config: RewardConfig, model: Artifact, pairs: Artifact, place: Place) -> Counts:
     """Train on the train pairs, judge on held-out prompts; parts `model` and `verdict`."""
     from training.chat import check_contract
+    from training.on_ranks import on_ranks
 
     source = model.folder("model", place.scratch)
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")
     counts = Counts(taken={"pairs": len(train)})
-    done = place.done("model") or _train(config, place, source, tokenizer, train)
+    done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, train), place)
     counts.add(done.counts)
     folder = place.folder(done, "model")
     if check_contract(tokenizer, folder) != digest:
@@ -75,6 +78,12 @@ def pair_rows(pairs: Artifact, part: str) -> list[dict[str, Any]]:
     if part == "train" and not rows:
         raise InputError(f"{pairs.name}: part train holds no pairs")
     return rows
+
+
+def too_long(pairs: int) -> Counts:
+    """The count of pairs that are left out for their length."""
+    row = {"step": "train", "reason": "longer than max_length", "documents": pairs, "bytes": 0}
+    return Counts(funnel=[row] if pairs else [])
 
 
 def is_fit(reward: Artifact) -> bool:
@@ -143,40 +152,41 @@ def calibration(chosen: Sequence[float], rejected: Sequence[float], groups: int 
     return [(sum(p for p, _ in share) / len(share), sum(x for _, x in share) / len(share)) for share in shares]
 
 
-def _train(config: RewardConfig, place: Place, source: Path, tokenizer: Any, rows: list[dict[str, Any]]) -> Any:
+def _work(config: RewardConfig, source: Path, tokenizer: Any, rows: list[dict[str, Any]]) -> "Work":
     from datasets import Dataset
-    from trl.trainer.reward_config import RewardConfig as Arguments
-    from trl.trainer.reward_trainer import RewardTrainer
 
-    from training.trainers import CheckpointPieces, arguments, batches, curve, resume_folder, save_model
+    from training.on_ranks import Work
 
     encoded = [_encoded(config, tokenizer, row) for row in rows]
     usable = [row for row in encoded if max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= config.max_length]
     if not usable:
         raise InputError(f"reward.max_length is {config.max_length}: all {len(rows)} pairs are longer; raise it")
+    return Work(source, Dataset.from_list(usable), too_long(len(rows) - len(usable)))
+
+
+def _train(config: RewardConfig, work: "Work", place: Place) -> None:
+    from transformers import AutoTokenizer
+    from trl.trainer.reward_config import RewardConfig as Arguments
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model
+
+    tokenizer = AutoTokenizer.from_pretrained(work.source)
     options = arguments(
         Arguments, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
         **batches(config.batch_size, 2 * config.max_length, place), warmup_steps=config.warmup, logging_steps=1,
         center_rewards_coefficient=config.center or None, max_length=None, seed=config.seed,
     )  # fmt: skip
     trainer = RewardTrainer(
-        model=str(source), args=options, train_dataset=Dataset.from_list(usable), processing_class=tokenizer,
+        model=str(work.source), args=options, train_dataset=work.rows, processing_class=tokenizer,
         callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    checkpoint = resume_folder(place)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    if not first_rank():
+        return
     history = trainer.state.log_history
     place.plot("loss", "Reward model", "step", "value", {x: curve(history, x) for x in ("loss", "accuracy")})
-    save_model(trainer.model, source, place.scratch / "model", tokenizer.eos_token_id, tokenizer.pad_token_id)
-    # A model without a language head saves no generation config; the contract of stop tokens reads one.
-    shutil.copyfile(source / "generation_config.json", place.scratch / "model" / "generation_config.json")
-    with place.piece("model") as piece:
-        piece.send("model", place.scratch / "model")
-        if len(usable) < len(rows):
-            piece.piece.counts.funnel.append(
-                {"step": "train", "reason": "longer than max_length", "documents": len(rows) - len(usable), "bytes": 0}
-            )
-    return piece.piece
+    keep_model(trainer.model, tokenizer, work.source, work.counts, place)
 
 
 def _encoded(config: RewardConfig, tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:

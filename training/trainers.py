@@ -1,5 +1,6 @@
 """What the trainers of all alignment stages share: arguments, checkpoints as pieces, the model folder."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import huggingface_hub.constants
 import torch
+from torch import distributed
 from transformers import AutoModelForCausalLM, GenerationConfig, TrainerCallback
 
+from data_curation.counts import Counts
 from data_curation.place import Piece, Place
-from data_curation.settings import StageError
+from data_curation.settings import ConfigError, StageError
 
 DRAWN = ("loss", "reward", "kl")  # while the stage runs
 KEPT = 2  # checkpoints; the newest may be unreadable on the disk that just failed
@@ -54,20 +57,42 @@ def arguments(cls: type, place: Place, **settings: Any) -> Any:
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": cuda,
         "push_to_hub": False,
+        "ddp_find_unused_parameters": False,  # there are none; to look for them takes time
     }
-    return cls(**{**shared, **settings})
+    made = cls(**{**shared, **settings})
+    # A process has one GPU. With all that it sees transformers would split each pass, and make it as many times larger.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
-def batches(sequences: int, tokens: int, place: Place) -> dict[str, int]:
-    """A step of so many sequences of at most `tokens` tokens, in passes of `micro_batch_tokens`: trainer arguments."""
-    limit = place.resources.micro_batch_tokens
-    fitting = sequences if limit is None else max(1, limit // tokens)
-    share = next(size for size in range(min(fitting, sequences), 0, -1) if sequences % size == 0)
-    return {"per_device_train_batch_size": share, "gradient_accumulation_steps": sequences // share}
+def batches(sequences: int, tokens: int, place: Place, most: int | None = None) -> dict[str, int]:
+    """A step of so many sequences of at most `tokens` tokens as trainer arguments, the ranks' shares of it equal.
+
+    A pass has `micro_batch_tokens`, or `most`; without either the step is one pass.
+    """
+    ranks = place.resources.ranks
+    own, rest = divmod(sequences, ranks)
+    if rest:
+        raise ConfigError(
+            f"{place.name}: run.resources.ranks is {ranks}: a step of {sequences} sequences does not go evenly to "
+            f"them: change either, for this stage alone by run.stages"
+        )
+    limit = place.resources.micro_batch_tokens or most
+    fitting = own if limit is None else max(1, limit // tokens)
+    share = next(size for size in range(min(fitting, own), 0, -1) if own % size == 0)
+    return {"per_device_train_batch_size": share, "gradient_accumulation_steps": own // share}
+
+
+def first_rank() -> bool:
+    """Whether this process writes what all ranks of a training have made."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class CheckpointPieces(TrainerCallback):
-    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed, at multiples of `every` steps only."""
+    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed, at multiples of `every` steps only.
+
+    Several ranks save together, by the first one's clock; that one keeps the piece and tells of the steps.
+    """
 
     def __init__(self, place: Place, every: int = 1) -> None:
         self.place, self.every = place, every
@@ -77,6 +102,8 @@ class CheckpointPieces(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count from the step at which the training continues."""
+        if not first_rank():
+            return
         self.progress = self.place.progress("steps", state.max_steps)
         curves = {name: curve(state.log_history, name) for name in DRAWN}
         self.progress.begin(state.global_step, {name: points for name, points in curves.items() if points})
@@ -87,14 +114,20 @@ class CheckpointPieces(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint when it is time; the last step needs none."""
-        self.progress.update(1, _last_loss(state.log_history), self.logged)
+        if self.progress:
+            self.progress.update(1, _last_loss(state.log_history), self.logged)
         self.logged = {}
-        due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
-        if due and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            control.should_save = True
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
+            control.should_save = control.should_save or _first_says(due, args.device)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send the finished checkpoint as one piece and drop those older than the newest two."""
+        self.last = time.monotonic()
+        if distributed.is_initialized():
+            distributed.barrier()  # each rank writes a file of it
+        if not first_rank():
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         name = f"checkpoint-{state.global_step:06d}"
         if self.place.done(name) is None:
@@ -103,7 +136,6 @@ class CheckpointPieces(TrainerCallback):
         shutil.rmtree(folder)
         for piece in checkpoints(self.place)[:-KEPT]:
             self.place.drop(piece)
-        self.last = time.monotonic()
 
 
 def checkpoints(place: Place) -> list[Piece]:
@@ -128,14 +160,33 @@ def save_model(model: Any, tokenizer_folder: Path, out: Path, eos_token_id: int,
     model.config.eos_token_id, model.config.pad_token_id = eos_token_id, pad_token_id
     model.generation_config = GenerationConfig(eos_token_id=eos_token_id, pad_token_id=pad_token_id)
     model.save_pretrained(out)
+    model.generation_config.save_pretrained(out)  # a model without a language head has not; the contract reads it
     for name in TOKENIZER_FILES:
         if (tokenizer_folder / name).exists():
             shutil.copyfile(tokenizer_folder / name, out / name)
 
 
+def keep_model(model: Any, tokenizer: Any, source: Path, counts: Counts, place: Place) -> None:
+    """The piece `model` with these counts; `source` is the folder with the tokenizer's files."""
+    out = place.scratch / "model"
+    save_model(model, source, out, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    with place.piece("model") as piece:
+        piece.send("model", out)
+        piece.piece.counts = counts
+
+
 def curve(history: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     """(step, value) of one logged quantity, each step once."""
     return sorted({float(row["step"]): float(row[name]) for row in history if name in row}.items())
+
+
+def _first_says(here: bool, device: torch.device) -> bool:
+    """What the first rank says, on all ranks."""
+    if not distributed.is_initialized():
+        return here
+    said = torch.tensor(int(here), device=device)
+    distributed.broadcast(said, 0)
+    return bool(said.item())
 
 
 def _last_loss(history: list[dict[str, Any]]) -> str:
