@@ -36,7 +36,7 @@ class Resources(Settings):
     threads: int = Field(default=2, ge=1)
     """CPU threads of a training process."""
     ranks: int = Field(default=1, ge=1)
-    """Processes of a pretraining stage, one per GPU; all train one model."""
+    """Processes that train one model, one per GPU; alignment stages use those of one node."""
     nodes: int = Field(default=1, ge=1)
     """Machines that they lie on, equally many on each."""
     launcher: str = "srun --nodes {nodes} --ntasks-per-node 1"
@@ -49,6 +49,8 @@ class Resources(Settings):
     """Where models compute; `auto` takes a GPU if there is one."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of one forward pass; none lets the stage choose. Does not change the global batch."""
+    recompute: bool = False
+    """Alignment keeps no activations inside layers, but computes them again: for long rows, a third more work."""
     checkpoint_seconds: float = Field(default=300.0, ge=0)
     """Seconds between two checkpoints of a training stage: what a kill costs at most."""
     checkpoint_steps: int | None = Field(default=None, ge=1)

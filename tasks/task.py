@@ -35,6 +35,9 @@ from tasks.stage import Stage
 from tasks.store import Found
 from tasks.why import code_warning, decide
 
+SPREAD = {"pretrain", "instruct", "reward", "prefer", "reinforce"}
+"""Stages that train on `run.resources.ranks` processes."""
+
 
 def stage_task(run: Run, name: str) -> Task[..., Any]:
     """The task of a stage of this run, called with the stage, its configuration, its name and inputs."""
@@ -124,7 +127,7 @@ def turn(run: Run, stage: Stage, name: str) -> Generator[None]:
         yield
         return
     limit = f"gpu-{gethostname()}"
-    slots = min(resources.ranks // resources.nodes if stage.word == "pretrain" else 1, _slots(limit))
+    slots = min(resources.ranks // resources.nodes if stage.word in SPREAD else 1, _slots(limit))
     with ExitStack() as held:
         # Leases end soon after `kill -9` of their holder.
         try:

@@ -48,7 +48,9 @@ def arguments(cls: type, place: Place, **settings: Any) -> Any:
         "use_cpu": not cuda,
         "bf16": cuda,  # TRL's own default is bf16 everywhere
         # transformers 5.23 renamed it and warns of the old name, which CUDA images with older ones still want.
-        next(name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(cls, name)): False,
+        next(
+            name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(cls, name)
+        ): place.resources.recompute,
         "report_to": "none",
         "save_strategy": "no",
         "save_total_limit": 1,

@@ -65,3 +65,14 @@ def test_what_needs_no_gpu_waits_for_none(run: Run):
         run.settings = RunConfig(resources=Resources(device="cpu"))
         with turn(run, stage("training.instruct:instruct", version=1), "instruct"):
             pass
+
+
+def test_a_stage_takes_a_slot_for_each_gpu_of_its_own(run: Run):
+    """Two ranks that train take two slots of three, the ranks' answers to held-out prompts come from one."""
+    run.settings = RunConfig(resources=Resources(device="cuda", ranks=2))
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 3)
+        for word, slots in (("instruct", 2), ("reinforce", 2), ("evaluate", 1)):
+            with turn(run, stage(f"training.{word}:{word}", version=1), word):
+                assert client.read_global_concurrency_limit_by_name(LIMIT).active_slots == slots
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
