@@ -1,0 +1,53 @@
+"""What the trainers of alignment tell of their steps while they work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_curation.artifact import Artifact
+from data_curation.place import Place
+from tests.training.conftest import DIALOGUES, artifact, coins, parquet
+from training.instruct import InstructConfig, instruct
+
+CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, held_out_tasks=10, max_new_tokens=4)
+
+
+@pytest.fixture
+def dialogues(tmp_path: Path) -> Artifact:
+    """Coin tasks."""
+    splits = {"train": coins(0, 120), "test": coins(200, 210)}
+    files = {split: {"00000.parquet": parquet(rows, DIALOGUES)} for split, rows in splits.items()}
+    return artifact("dialogues", tmp_path / "dialogues", files)
+
+
+def test_lines_of_progress_have_the_loss(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every logged loss is told once, with the step after it; what a checkpoint remembers is told at the start."""
+    whole = new_place("whole", checkpoint_seconds=0, log_seconds=0)
+    again = new_place("again", log_seconds=0)
+    instruct(CONFIG, tiny_model, dialogues, whole)
+    for piece in whole.pieces():
+        if piece.name in ("model", "after"):
+            whole.drop(piece)
+    told = [told_of(capfd)]
+    again.adopt(whole.home)
+    instruct(CONFIG, tiny_model, dialogues, again)
+    told.append(told_of(capfd))
+    history = json.loads((Path(whole.home) / "records/history.json").read_text())
+    logged = [(row["step"], float(row["loss"])) for row in history if "loss" in row]
+    steps = told[0][-1]["total"]
+    values = [(line["done"] - 1, line["values"]["loss"]) for line in told[0] if "values" in line]
+    assert values == [(step, pytest.approx(loss)) for step, loss in logged if step < steps]
+    first = told[1][0]
+    assert first["done"] == steps - 1
+    assert first["curves"]["loss"] == [[step, pytest.approx(loss)] for step, loss in logged if step < steps]
+
+
+def told_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines of progress since the last look."""
+    marked = [line for line in capfd.readouterr().out.splitlines() if line.startswith("@progress ")]
+    return [json.loads(line.removeprefix("@progress ")) for line in marked]
