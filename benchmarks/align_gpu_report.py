@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="what --out of benchmarks.align_gpu wrote")
     parser.add_argument("--date", required=True)
     parser.add_argument("--commit", required=True)
+    parser.add_argument("--remark", default="", help="what a reader must know of this one run")
     asked = parser.parse_args()
     found = json.loads(asked.file.read_text())
     found["failed"] = {name: words.strip().splitlines()[-1] for name, words in found["failed"].items()}
-    result = found | {"date": asked.date, "commit": asked.commit}
+    result = found | {"date": asked.date, "commit": asked.commit, "remark": asked.remark}
     (FOLDER / "results" / "align_gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     page = FOLDER / "RESULTS.md"
     page.write_text(with_section(page.read_text(), TITLE, section(result)))
@@ -45,6 +46,7 @@ def section(result: dict[str, Any]) -> str:
     some = next(lines[0] for lines in result["measured"].values() if lines)
     versions = ", ".join(f"{name} {version}" for name, version in some["versions"].items())
     lines = [f"{result['date']}, commit {result['commit'][:12]}, {some['device']}, {versions}.", "", NOTE, ""]
+    lines += [f"**{result['remark']}**", ""] if result["remark"] else []
     lines += ["| what | ours | TRL | unit | ratio | not slower |", "|---|---|---|---|---|---|"]
     for line in result["rows"]:
         other = "" if line["other"] is None else f"{line['other']:,.10g}"
