@@ -14,6 +14,9 @@ from training.schedule import ScheduleConfig, Shape
 ROPE_THETA = 10_000.0
 """Base of the rotary positions where no phase says one (Su et al. 2021)."""
 
+OPTIMAL = 20
+"""Tokens a parameter with which given FLOPs give the lowest loss, about (Hoffmann et al. 2022, Chinchilla)."""
+
 BY_SIZE = 0
 """In `tokens_per_step`: the batch that follows from the size, which `by_size` puts in its place."""
 
@@ -41,7 +44,8 @@ class Phase(Settings):
     yarn_factor: float | None = None
     """Stretch positions by YaRN: seq_len as a multiple of the last unstretched phase's (OLMo 3: 8); none: theta."""
     learning_rate: float | None = None
-    """Peak of this phase; none: .3118 / FLOPs^.125 in the first (DeepSeek LLM), then where the phase before ended."""
+    """Peak of this phase; none: by the size in the first (DeepSeek LLM's rule, or Step Law where tokens are few for the
+    parameters), then where the phase before ended."""
     warmup_steps: int = 0
     """Steps of linear warm-up at the phase's beginning; with `span: run` only the first phase's counts."""
     shape: Shape | None = None
@@ -65,8 +69,7 @@ def _plain(phases: Sequence[Phase], index: int) -> int | None:
 def by_size(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of `pretrain` with batch and learning rates where there are none.
 
-    They follow from the FLOPs of the first phase, which later ones do not change: batch .292 FLOPs^.3271 tokens and
-    peak .3118 FLOPs^-.125 (Bi et al. 2024, DeepSeek LLM, section 3.1, fitted to 1e17 to 2e19 FLOPs).
+    They follow from the first phase, which later ones do not change (`batch_and_rate`).
     """
     data = {name: value for name, value in data.items() if value is not None}
     if _whole(data.get("tokens_per_step")) == BY_SIZE:
@@ -75,16 +78,32 @@ def by_size(data: dict[str, Any]) -> dict[str, Any]:
         model = ModelConfig.model_validate(data.get("model", {}))
         schedule = ScheduleConfig.model_validate(data.get("schedule", {}))
         phases = [Phase.model_validate(phase) for phase in data.get("phases", PHASES)]
-        flops = phases[0].tokens * model.flops_per_token(phases[0].seq_len, 0)
-        batch = 0.2920 * flops**0.3271
-        rates = _rates(phases, 0.3118 * flops**-0.1250, schedule)
+        if phases[0].tokens <= 0:
+            return data
+        batch, rate = batch_and_rate(model, phases[0])
+        rates = _rates(phases, rate, schedule)
         step = math.lcm(*(phase.seq_len for phase in phases))
     except (ValidationError, TypeError, LookupError, ZeroDivisionError):
         return data  # the fields' own checks say what is wrong
-    if flops <= 0 or step <= 0:
+    if step <= 0:
         return data
     filled = [phase.model_copy(update={"learning_rate": rate}) for phase, rate in zip(phases, rates, strict=True)]
     return {"tokens_per_step": step * 2 ** max(0, round(math.log2(batch / step)))} | data | {"phases": filled}
+
+
+def batch_and_rate(model: ModelConfig, phase: Phase) -> tuple[float, float]:
+    """Tokens of a step and the peak of the learning rate for a model that is trained from the start.
+
+    By the FLOPs: batch .292 FLOPs^.3271, peak .3118 FLOPs^-.125 (Bi et al. 2024, DeepSeek LLM, section 3.1), fitted to
+    trainings of the size that is best for their FLOPs. Of fewer than 20 tokens a parameter N (without embeddings) that
+    makes far too few steps, far too large: there by N and the tokens D, batch .58 D^.571, peak 1.79 N^-.713 D^.307 (Li
+    et al. 2025, Step Law).
+    """
+    flops = phase.tokens * model.flops_per_token(phase.seq_len, 0)
+    parameters = model.flops_per_token(0, 0) / 6
+    if phase.tokens < OPTIMAL * parameters:
+        return 0.58 * phase.tokens**0.571, 1.79 * parameters**-0.713 * phase.tokens**0.307
+    return 0.2920 * flops**0.3271, 0.3118 * flops**-0.1250
 
 
 def _rates(phases: Sequence[Phase], first: float, schedule: ScheduleConfig) -> list[float]:

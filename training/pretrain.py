@@ -22,7 +22,7 @@ class Shared(Settings):
     model: ModelConfig = ModelConfig()
     """The architecture."""
     tokens_per_step: Tokens = BY_SIZE
-    """Global batch in tokens, the same in all phases; 0: .292 FLOPs^.3271 of the first one (DeepSeek LLM)."""
+    """Global batch in tokens, the same in all phases; 0: by the size of the first one, as its learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` gives matrices orthogonal updates and everything else AdamW, at the same learning rates."""
     betas: tuple[float, float] = (0.9, 0.95)

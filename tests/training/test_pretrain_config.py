@@ -91,9 +91,9 @@ def test_positions_that_a_phase_does_not_say_are_those_before() -> None:
 
 def test_batch_and_learning_rate_follow_from_the_size() -> None:
     """By hand from DeepSeek LLM's rule for 1e19 FLOPs; later phases go on where the one before ended."""
-    tokens = int(1e19 / ModelConfig(depth=20).flops_per_token(2048, 0))
+    tokens = int(1e19 / ModelConfig(depth=14).flops_per_token(2048, 0))
     phases = [{"seq_len": 2048, "tokens": tokens, "shape": "linear"}, {"seq_len": 4096, "tokens": 10**9}]
-    chosen = PretrainConfig.model_validate({"model": {"depth": 20}, "phases": phases})
+    chosen = PretrainConfig.model_validate({"model": {"depth": 14}, "phases": phases})
     # .292 e19^.3271 = 479,000, nearest to 2^19; .3118 e19^-.125 = .001315
     assert chosen.tokens_per_step == 2**19
     assert [phase.learning_rate for phase in chosen.phases] == [0.0013, 0.00013]
@@ -101,6 +101,16 @@ def test_batch_and_learning_rate_follow_from_the_size() -> None:
     assert PretrainConfig.model_validate(chosen.model_dump()) == chosen
     spanned = PretrainConfig.model_validate({**chosen.model_dump(), "phases": [{"seq_len": 512, "tokens": 10**9}]})
     assert spanned.tokens_per_step == 2**19 and spanned.phases[0].learning_rate != 0.0013
+
+
+def test_few_tokens_for_the_parameters_make_small_steps() -> None:
+    """By hand from Step Law for 12 layers of 768 (84.9M parameters) and 100M tokens: far from 20 tokens a parameter."""
+    shape = {"hidden_size": 768, "layers": 12, "heads": 6, "kv_heads": 6, "intermediate_size": 2048}
+    few = PretrainConfig.model_validate({"model": shape, "phases": [{"seq_len": 2048, "tokens": 10**8}]})
+    # .58 (1e8)^.571 = 21,450, nearest to 2^14; 1.79 (84.9e6)^-.713 (1e8)^.307 = .001136
+    assert few.tokens_per_step == 2**14 and few.phases[0].learning_rate == 0.0011
+    many = PretrainConfig.model_validate({"model": shape, "phases": [{"seq_len": 2048, "tokens": 2 * 10**9}]})
+    assert many.tokens_per_step == 2**18  # 23 a parameter: .292 (1.246e18)^.3271 = 242,000
 
 
 def test_what_follows_from_the_size_does_not_depend_on_later_phases() -> None:
