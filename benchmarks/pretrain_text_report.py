@@ -18,10 +18,10 @@ NOTE = """\
 Trainings of the d20 model on real text, documents of Debian's packages (manuals, dictionaries, some C), each in a
 process of its own on one GPU; every document is read once. Ours is training.step.Trainer on shards, packed rows,
 attention inside documents, a linear decay after a warm-up of a tenth; batch and learning rate were not searched. At 8k
-they are those of DeepSeek LLM's rule, whose 158 steps are far too few for AdamW: both types of numbers learn little, and
-alike; at 2k they are nearer to Step Law's. Held-out: bits per UTF-8 byte of whole held-out documents, in windows of the training's rows, each token but a
-document's first predicted once; its error is the standard error over documents. Tokens per second leave out the first
-steps and what was compiled; seconds are steps at that speed.
+they are those of DeepSeek LLM's rule, whose 158 steps are far too few for AdamW: both types of numbers learn little,
+and alike; at 2k they are nearer to Step Law's. Held-out: bits per UTF-8 byte of whole held-out documents, in windows of
+the training's rows, each token but a document's first predicted once; its error is the standard error over documents.
+Tokens per second leave out the first steps and what was compiled; seconds are steps at that speed.
 
 nanochat is its own model, optimizer and loader at depth 20, with the numbers of its scripts/base_train.py and the batch
 that its rule gives for so few tokens. What differs: its model has value embeddings (as many parameters again as its
