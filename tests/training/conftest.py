@@ -206,6 +206,27 @@ def new_place(tmp_path: Path) -> Callable[..., Place]:
     return make
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> Artifact:
+    """ "yes" before "no" on coin prompts: 96 pairs to train, 40 held out."""
+    from training.pairs import PAIRS
+
+    made = [
+        {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": row["task"]}
+        for row in coins(100, 240)
+    ]
+    parts = {"train": made[:96], "test": made[100:]}
+    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
+    return artifact("pairs", tmp_path / "pairs", files)
+
+
+@pytest.fixture
+def unfit(tmp_path: Path) -> Artifact:
+    """A reward model that must not be used: its part `model` would not even load."""
+    files = {"model": {"config.json": b"{}"}, "verdict": {"verdict.json": b'{"fit": false}'}}
+    return artifact("reward", tmp_path / "reward", files)
+
+
 @pytest.fixture(scope="session")
 def tokenizer(chat_tokenizer: Path) -> Artifact:
     """The tiny tokenizer as an artifact."""

@@ -15,7 +15,6 @@ from data_curation.place import Place
 from data_curation.settings import ConfigError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.instruct import InstructConfig, instruct
-from training.pairs import PAIRS
 from training.prefer import PreferConfig, prefer
 from training.reinforce import ReinforceConfig, reinforce
 from training.reward import RewardConfig, reward
@@ -39,27 +38,6 @@ def dialogues(tmp_path: Path) -> Artifact:
     splits = {"train": coins(0, 120), "dev": coins(120, 136), "test": coins(200, 220)}
     files = {split: {"00000.parquet": parquet(rows, DIALOGUES)} for split, rows in splits.items()}
     return artifact("dialogues", tmp_path / "dialogues", files)
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Artifact:
-    """ "yes" before "no" on coin prompts."""
-    parts = {
-        part: [
-            {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": row["task"]}
-            for row in coins(*span)
-        ]
-        for part, span in {"train": (100, 196), "test": (200, 220)}.items()
-    }
-    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
-    return artifact("pairs", tmp_path / "pairs", files)
-
-
-@pytest.fixture
-def unfit(tmp_path: Path) -> Artifact:
-    """A reward model that must not be used."""
-    files = {"model": {"config.json": b"{}"}, "verdict": {"verdict.json": b'{"fit": false}'}}
-    return artifact("reward", tmp_path / "reward", files)
 
 
 @pytest.fixture

@@ -13,35 +13,14 @@ from data_curation.dialogues import DialoguesConfig, Tasks
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from tests.data_curation.chats import prepare, rows, source
-from tests.training.conftest import artifact, coins, parquet
-from training.pairs import PAIRS, PairsConfig
+from tests.training.conftest import artifact, coins
+from training.pairs import PairsConfig
 from training.pairs import pairs as sample
 from training.prefer import PreferConfig, encoded, prefer, ranked
 
 # TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 CONFIG = PreferConfig(learning_rate=5e-3, likelihood=0.5, batch_size=16, epochs=2, max_new_tokens=4, warmup=0)
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Artifact:
-    """ "yes" before "no" on coin prompts: 96 pairs to train, 40 held out."""
-    parts: dict[str, list[dict[str, Any]]] = {
-        part: [
-            {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": row["task"]}
-            for row in coins(*span)
-        ]
-        for part, span in {"train": (100, 196), "test": (200, 240)}.items()
-    }
-    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
-    return artifact("pairs", tmp_path / "pairs", files)
-
-
-@pytest.fixture
-def unfit(tmp_path: Path) -> Artifact:
-    """A reward model that must not be used: its part `model` would not even load."""
-    files = {"model": {"config.json": b"{}"}, "verdict": {"verdict.json": b'{"fit": false}'}}
-    return artifact("reward", tmp_path / "reward", files)
 
 
 @pytest.mark.parametrize(("loss", "beta"), [("sigmoid", 0.1), ("ipo", 1.0), ("apo_zero", 0.1), ("sigmoid_norm", 1.0)])

@@ -38,13 +38,6 @@ def dialogues(tmp_path: Path) -> Artifact:
     return artifact("dialogues", tmp_path / "dialogues", files)
 
 
-@pytest.fixture
-def unfit(tmp_path: Path) -> Artifact:
-    """A reward model that must not be used: its part `model` would not even load."""
-    files = {"model": {"config.json": b"{}"}, "verdict": {"verdict.json": b'{"fit": false}'}}
-    return artifact("reward", tmp_path / "reward", files)
-
-
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
 def test_rewarded_answers_become_the_greedy_ones(
     coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place], algorithm: str
