@@ -127,7 +127,7 @@ def turn(run: Run, stage: Stage, name: str) -> Generator[None]:
         yield
         return
     limit = f"gpu-{gethostname()}"
-    slots = min(resources.ranks // resources.nodes if stage.word in SPREAD else 1, _slots(limit))
+    slots = min(max(1, resources.ranks // resources.nodes) if stage.word in SPREAD else 1, _slots(limit))
     with ExitStack() as held:
         # Leases end soon after `kill -9` of their holder.
         try:

@@ -11,7 +11,7 @@ import torch
 
 from data_curation.counts import Counts
 from data_curation.place import Piece, Place
-from data_curation.settings import Settings
+from data_curation.settings import Settings, StageError
 from training.launch import launch
 from training.trainers import device_of, resume_folder
 
@@ -35,10 +35,11 @@ class Work:
 def on_ranks(train: Callable[[Any, Work, Place], None], config: Settings, work: Work, place: Place) -> Piece:
     """The piece `model` that `train` makes of the work, with `run.resources.ranks` processes, those of one node."""
     work = replace(work, checkpoint=resume_folder(place))
-    resources = place.resources.model_copy(update={"ranks": place.resources.ranks // place.resources.nodes, "nodes": 1})
+    ranks = max(1, place.resources.ranks // place.resources.nodes)  # fewer than nodes: a stage that is to train on one
+    resources = place.resources.model_copy(update={"ranks": ranks, "nodes": 1})
     place = replace(place, resources=resources)
     if resources.ranks == 1:
-        train(config, work, place)
+        _trained(train, config, work, place)
     else:
         if device_of(place) == "cuda":
             torch.cuda.empty_cache()  # what the models took that were measured here
@@ -58,9 +59,18 @@ def train_given(given: dict[str, Any], place: Place) -> None:
     config = getattr(module, given["config_class"]).model_validate(given["config"])
     judge, checkpoint = (None if given[name] is None else Path(given[name]) for name in ("judge", "checkpoint"))
     rows = load_from_disk(given["rows"])
-    getattr(module, given["train"])(
-        config, Work(Path(given["source"]), rows, Counts(**given["counts"]), judge, checkpoint), place
-    )
+    work = Work(Path(given["source"]), rows, Counts(**given["counts"]), judge, checkpoint)
+    _trained(getattr(module, given["train"]), config, work, place)
+
+
+def _trained(train: Callable[[Any, Work, Place], None], config: Settings, work: Work, place: Place) -> None:
+    try:
+        train(config, work, place)
+    except torch.OutOfMemoryError as error:  # said here: of a rank that ends without a word a second try is made
+        raise StageError(
+            f"{place.name}: its passes do not fit into the GPU's memory: lower run.resources.micro_batch_tokens or set "
+            f"run.resources.recompute ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _plain(train: Callable[..., None], config: Settings, work: Work, rows: Path) -> dict[str, Any]:

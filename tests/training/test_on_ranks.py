@@ -7,14 +7,16 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import ConfigError
+from data_curation.settings import ConfigError, Settings, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.instruct import InstructConfig, instruct
+from training.on_ranks import Work, on_ranks
 from training.prefer import PreferConfig, prefer
 from training.reinforce import ReinforceConfig, reinforce
 from training.reward import RewardConfig, reward
@@ -139,3 +141,19 @@ def test_activations_computed_again_change_nothing(
     for place in (kept, again):
         runs[stage](place)
     assert weights(again) == pytest.approx(weights(kept), abs=1e-5)
+
+
+def fill_the_gpu(config: Settings, work: Work, place: Place) -> None:
+    """A training for which there is no room: torch's own words."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore words")
+
+
+@pytest.mark.parametrize(("ranks", "nodes"), [(1, 1), (2, 1), (1, 2)])
+def test_a_full_gpu_is_named_with_its_remedies(
+    ranks: int, nodes: int, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """An error of the stage, not of the world, here and on ranks; fewer ranks than nodes train here."""
+    work = Work(tmp_path, Dataset.from_dict({"input_ids": [[1]]}), Counts())
+    wanted = r"full: its passes do not fit.*micro_batch_tokens.*run\.resources\.recompute \(CUDA.*2\.00 GiB\.\)"
+    with pytest.raises(StageError, match=wanted):
+        on_ranks(fill_the_gpu, TAUGHT, work, new_place("full", ranks=ranks, nodes=nodes))
