@@ -91,13 +91,13 @@ def first_rank() -> bool:
 
 
 class CheckpointPieces(TrainerCallback):
-    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed, at multiples of `every` steps only.
+    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed.
 
     Several ranks save together, by the first one's clock; that one keeps the piece and tells of the steps.
     """
 
-    def __init__(self, place: Place, every: int = 1) -> None:
-        self.place, self.every = place, every
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.last = time.monotonic()
         self.progress: Any = None
         self.logged: dict[str, float] = {}
@@ -119,7 +119,7 @@ class CheckpointPieces(TrainerCallback):
         if self.progress:
             self.progress.update(1, _last_loss(state.log_history), self.logged)
         self.logged = {}
-        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+        if state.global_step < state.max_steps:
             due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
             control.should_save = control.should_save or _first_says(due, args.device)
 
