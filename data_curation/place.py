@@ -50,7 +50,7 @@ class Resources(Settings):
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens of one forward pass; none lets the stage choose. Does not change the global batch."""
     recompute: bool = False
-    """Alignment keeps no activations inside layers, but computes them again: for long rows, a third more work."""
+    """Activation checkpointing in alignment, as `pretrain.recompute: full`: for long rows, a third more work."""
     checkpoint_seconds: float = Field(default=300.0, ge=0)
     """Seconds between two checkpoints of a training stage: what a kill costs at most."""
     checkpoint_steps: int | None = Field(default=None, ge=1)

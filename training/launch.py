@@ -32,7 +32,8 @@ LAST = 60.0  # seconds that other machines have to end their ranks; torchrun kil
 def launch(work: str, given: dict[str, Any], place: Place, stall_seconds: float | None = None) -> Piece:
     """Call `work` (`module:function`) with `given` and the place on `run.resources.ranks` processes.
 
-    Returns the piece `model`, which the first of them makes. They are ended when they make no step for too long.
+    Returns the piece `model`, which the first of them makes. They are ended after `stall_seconds` without a step, if
+    that is a number.
     """
     with _reached_by_all(place) as shared:
         piece = _launch(work, given, shared, stall_seconds)

@@ -42,8 +42,9 @@ class Shared(Settings):
     """What a GPU does between products, one result: torch.compile's kernels, ours around norms, quack's SwiGLU too;
     `auto`: the last where quack-kernels is installed and the GPU is a Hopper or newer, else ours."""
     recompute: Literal["auto", "none", "attention", "full"] = outside_identity("auto")
-    """What the backward pass computes again: nothing, all but attention, all; `auto`: as little as a GPU's memory
-    allows, in no more layers than needed, and only if passes of one row or of 8k tokens are too large."""
+    """What the backward pass computes again (activation checkpointing): nothing, all but attention, all; `auto`: as
+    little as a GPU's memory allows, in no more layers than needed, and only if passes of one row or of 8k tokens are
+    too large."""
     seed: int = 0
     """Seed of the initial weights and of the order of documents."""
     probes: ProbeConfig = outside_identity(ProbeConfig())
