@@ -37,7 +37,8 @@ def passes_of(run: PhaseRun, model: Any, ranks: Ranks, device: torch.device, pla
         found = passes(load, rows, tokens, math.inf)
         each: list[Recompute] = [run.recompute] * len(found.recompute)
         return Passes(found.rows, each, load.bytes(found.rows, each))
-    found = passes(load, rows, tokens, memory, smaller=resources.micro_batch_tokens is None)
+    # GPUs may differ, and ranks with other numbers of passes would wait for each other until they are ended.
+    found = ranks.of_first(lambda: passes(load, rows, tokens, memory, smaller=resources.micro_batch_tokens is None))
     again = sum(one != "none" for one in found.recompute)
     if again and ranks.rank == 0:
         log.info(

@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_those_of_hugging_face(
         assert (one - other).norm() <= 1e-5 * other.norm()
 
 
-@pytest.mark.parametrize("recompute", ["attention", "full"])
+@pytest.mark.parametrize("recompute", ["attention", "full", ["full", "attention", "none"]], ids=str)
 def test_recomputation_changes_no_bit(recompute: Any) -> None:
     """What is computed again on the way back is what was computed before."""
     made = model("qwen3", 2, True)
