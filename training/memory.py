@@ -39,6 +39,8 @@ class Load:
     """Tokens of this rank in one row."""
     context: int = 1
     """Ranks that share a row; the keys of all of it lie on each."""
+    size: int = 2
+    """Bytes of one activation: 4 where is computed in float32."""
 
     def bytes(self, rows: int, recompute: Sequence[Recompute]) -> float:
         """Of a pass of so many rows. Where layers are computed again, one of them is there whole at a time."""
@@ -48,7 +50,7 @@ class Load:
         return FIXED * self.parameters + rows * self.row * layers
 
     def kept(self, recompute: Recompute) -> int:
-        """Bytes of one token in one layer until the way back, of bfloat16 activations.
+        """Bytes of one token in one layer until the way back.
 
         Measured peaks of d20 and 1B on an H100 are at most 1% above and 20% below (tests/training/test_memory.py).
         """
@@ -61,7 +63,7 @@ class Load:
             "attention": width + queries + 2 * config.num_attention_heads,  # the softmax's divisor is float32
             "full": width,
         }
-        return 2 * numbers[recompute]
+        return self.size * numbers[recompute]
 
 
 def passes(load: Load, rows: int, tokens: int, memory: float, smaller: bool = True) -> Passes:

@@ -29,7 +29,8 @@ def passes_of(run: PhaseRun, model: Any, ranks: Ranks, device: torch.device, pla
     rows = run.tokens_per_step // run.phase.seq_len // ranks.replicas
     parameters = sum(one.numel() for one in model.parameters()) / parallel.shares(ranks, resources.shard_ranks)
     shared = ranks.context.ranks if ranks.context else 1
-    load = Load(model.config, parameters, run.phase.seq_len // shared, shared)
+    size = 4 if run.dtype == "float32" else 2
+    load = Load(model.config, parameters, run.phase.seq_len // shared, shared, size)
     cpu = device.type == "cpu"
     tokens = resources.micro_batch_tokens or (CPU_TOKENS if cpu else GPU_TOKENS)
     memory = math.inf if cpu else torch.cuda.get_device_properties(device).total_memory

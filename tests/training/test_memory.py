@@ -41,6 +41,13 @@ def test_the_arithmetic_is_that_of_measured_peaks(of: Any, tokens: int, recomput
     assert 0.98 <= expected / peak <= 1.25
 
 
+def test_float32_takes_twice_the_activations() -> None:
+    """So a pass that fits in bfloat16 becomes smaller."""
+    half, whole = load(D20, 8192), Load(D20, PARAMETERS[id(D20)], 8192, size=4)
+    assert whole.kept("none") == 2 * half.kept("none")
+    assert passes(half, 8, 65536, H100).rows == 8 and passes(whole, 8, 65536, H100).rows == 4
+
+
 @pytest.mark.parametrize("of", [D20, B1])
 def test_nothing_is_computed_again_where_it_fits(of: Any) -> None:
     """At 2k and at 32k on one H100, in passes of as many tokens as asked for."""
