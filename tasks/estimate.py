@@ -22,6 +22,8 @@ from tasks.why import previous
 from training.architecture import ModelConfig
 
 ASSUMED = "measured rates (tasks/rates.py)"
+SPREAD = {"pretrain", "instruct", "reward", "prefer", "reinforce"}
+"""Stages that train on `run.resources.ranks` processes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Estimate:
         """FLOPs a second of a stage that trains by a library's trainer."""
         resources = self.run.resources(word)
         if on_gpu(resources):
-            return (self.achieved or rates.H100_FLOPS * rates.GPU_SHARE) * rates.GPU_TRAINER_SHARE / rates.GPU_SHARE
+            one = (self.achieved or rates.H100_FLOPS * rates.GPU_SHARE) * rates.GPU_TRAINER_SHARE / rates.GPU_SHARE
+            return one * gpus_of(word, resources)
         return self.achieved or rates.CPU_FLOPS * resources.threads
 
     # ---- documents ----------------------------------------------------------------------------------------------
@@ -177,8 +180,8 @@ class Estimate:
         weights = 0 if record.stage in ("pairs", "evaluate") else 4 * self.parameters
         self._attach(record, seconds, made.size() if made else weights + 100_000, whence)
         record.figures |= {"flops": work.flops} | ({"tokens": work.tokens} if work.tokens else {})
-        if on_gpu(self.run.resources(record.stage)):
-            record.figures["gpu_hours"] = record.figures["seconds"] / 3600
+        if on_gpu(resources := self.run.resources(record.stage)):
+            record.figures["gpu_hours"] = record.figures["seconds"] / 3600 * gpus_of(record.stage, resources)
 
     def _attach(self, record: StageRecord, seconds: float, size: float, whence: str = ASSUMED) -> None:
         record.figures |= {"seconds": round(seconds, 1), "seconds_from": whence, "bytes": int(size)}
@@ -195,6 +198,11 @@ def on_gpu(resources: Resources) -> bool:
     """Whether a stage will compute on a GPU, told without loading torch."""
     driver = Path("/proc/driver/nvidia/version").exists()
     return resources.device == "cuda" or (resources.device == "auto" and driver)
+
+
+def gpus_of(word: str, resources: Resources) -> int:
+    """GPUs of one machine that a stage trains on."""
+    return max(1, resources.ranks // resources.nodes) if word in SPREAD else 1
 
 
 def _sources_of(section: Mapping[str, Any]) -> list[Source]:

@@ -206,4 +206,5 @@ def _error(name: str, code: int, answer: dict[str, Any], tail: list[str]) -> Exc
     kind = ERRORS.get(answer["error"], TransientError)
     if kind is StageError or kind is TransientError:
         log.error("%s: last lines of its log:\n%s", name, clean("\n".join(tail[-TAIL_LINES:])))
-    return kind(f"{name}: {answer['message']}")
+    message = str(answer["message"])
+    return kind(message if message.startswith(f"{name}:") else f"{name}: {message}")

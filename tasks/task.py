@@ -22,7 +22,7 @@ from data_curation.artifact import Artifact
 from data_curation.settings import Settings, StageError, is_transient
 from data_curation.sources.source import Source
 from tasks.disk import check_disk
-from tasks.estimate import on_gpu
+from tasks.estimate import gpus_of, on_gpu
 from tasks.lease import STALE_SECONDS
 from tasks.make import make
 from tasks.page import stage_page
@@ -34,9 +34,6 @@ from tasks.sources import fetch_sources
 from tasks.stage import Stage
 from tasks.store import Found
 from tasks.why import code_warning, decide
-
-SPREAD = {"pretrain", "instruct", "reward", "prefer", "reinforce"}
-"""Stages that train on `run.resources.ranks` processes."""
 
 
 def stage_task(run: Run, name: str) -> Task[..., Any]:
@@ -127,7 +124,7 @@ def turn(run: Run, stage: Stage, name: str) -> Generator[None]:
         yield
         return
     limit = f"gpu-{gethostname()}"
-    slots = min(max(1, resources.ranks // resources.nodes) if stage.word in SPREAD else 1, _slots(limit))
+    slots = min(gpus_of(stage.word, resources), _slots(limit))
     with ExitStack() as held:
         # Leases end soon after `kill -9` of their holder.
         try:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-PASS_TOKENS = 16_384
-"""Tokens of a pass where `run.resources.micro_batch_tokens` says nothing."""
-
 
 class InstructConfig(Settings):
     """Settings of `instruct`."""
@@ -98,7 +95,16 @@ def _train(config: InstructConfig, work: "Work", place: Place) -> None:
     from trl.trainer.sft_config import SFTConfig
 
     from training.packed_rows import PackedTrainer, collate
-    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model, trainable
+    from training.trainers import (
+        PASS_TOKENS,
+        CheckpointPieces,
+        arguments,
+        batches,
+        curve,
+        first_rank,
+        keep_model,
+        trainable,
+    )  # fmt: skip
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     steps = math.ceil(math.ceil(len(work.rows) / config.batch_size) * config.epochs)

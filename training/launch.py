@@ -142,6 +142,8 @@ def _failure(code: int | None, place: Place) -> TokenmillError:
     try:
         error = json.loads((place.scratch / ERROR).read_text())
     except FileNotFoundError:
+        if (place.scratch / ASKED).exists():
+            return TransientError(f"{place.name}: SIGTERM ended it; run it again to go on from its last checkpoint")
         one = f"a rank of {place.resources.ranks}" + (" or a node" if place.resources.nodes > 1 else "")
         return TransientError(
             f"{place.name}: {one} ended without a word (torchrun's exit code {code}); its log is above"

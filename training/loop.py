@@ -31,16 +31,6 @@ log = logging.getLogger("tokenmill")
 
 def train(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     """Train one phase and publish parts `model` and `state`; every rank runs this, the first one writes."""
-    try:
-        return _trained(run, inputs, place)
-    except torch.OutOfMemoryError as error:
-        raise StageError(
-            f"{place.name}: its passes do not fit into the GPU's memory: lower run.resources.micro_batch_tokens, set "
-            f"pretrain.recompute to full, or take more run.resources.ranks ({str(error).splitlines()[0]})"
-        ) from error
-
-
-def _trained(run: PhaseRun, inputs: Inputs, place: Place) -> Counts:
     trainer = prepare(run, inputs, place)
     first = trainer.ranks.rank == 0
     metrics = Metrics(run, place, len(trainer.tokenizer), trainer.devices())
@@ -111,7 +101,7 @@ class Loop:
                 if state.step in (passed := state.passed()):
                     state.step = next(step for step in range(state.step, trainer.run.steps + 1) if step not in passed)
                     continue
-                trainer.step(state)
+                self._step(state)
                 alive()
                 self._say(state)
                 if state.skipped and state.skipped[-1].step == state.step - 1 and (rewind := reason_to_rewind(state)):
@@ -119,6 +109,16 @@ class Loop:
                 elif self._save_if_due(state, time.monotonic() - saved, asked.is_set()):
                     saved = time.monotonic()
         return state, self.steps, time.monotonic() - self.begin
+
+    def _step(self, state: State) -> None:
+        try:
+            self.trainer.step(state)
+        except torch.OutOfMemoryError as error:
+            raise StageError(
+                f"{self.trainer.place.name}: its passes do not fit into the GPU's memory: lower "
+                "run.resources.micro_batch_tokens, set pretrain.recompute to full, or take more run.resources.ranks "
+                f"({str(error).splitlines()[0]})"
+            ) from error
 
     def _start(self) -> State:
         """Where the newest checkpoint is. A phase that begins makes one at once: a store that cannot be written to

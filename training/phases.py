@@ -95,9 +95,9 @@ def batch_and_rate(model: ModelConfig, phase: Phase) -> tuple[float, float]:
     """Tokens of a step and the peak of the learning rate for a model that is trained from the start.
 
     By the FLOPs: batch .292 FLOPs^.3271, peak .3118 FLOPs^-.125 (Bi et al. 2024, DeepSeek LLM, section 3.1), fitted to
-    trainings of the size that is best for their FLOPs. Of fewer than 20 tokens a parameter N (without embeddings) that
-    makes far too few steps, far too large: there by N and the tokens D, batch .58 D^.571, peak 1.79 N^-.713 D^.307 (Li
-    et al. 2025, Step Law).
+    models of the size that is best for their FLOPs. A larger model, with fewer than 20 tokens a parameter N (without
+    embeddings), would take too few steps and too large ones: there by N and the tokens D, batch .58 D^.571, peak 1.79
+    N^-.713 D^.307 (Li et al. 2025, Step Law). The two do not meet: at 20 tokens a parameter the batch halves.
     """
     flops = phase.tokens * model.flops_per_token(phase.seq_len, 0)
     parameters = model.flops_per_token(0, 0) / 6

@@ -6,13 +6,14 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import psutil
 
 from data_curation.place import Place, Resources
-from data_curation.settings import TokenmillError
+from data_curation.settings import StageError, TokenmillError, is_transient
 from training.launch import ASKED, ERROR, machine
 from training.torchrun import TORCHRUN
 
@@ -29,18 +30,27 @@ def main(spec: Path) -> None:
     module, function = data["work"].split(":")
     try:
         getattr(import_module(module), function)(data["given"], place)
-    except TokenmillError as error:
-        # The first error is the cause; those of other ranks follow from it.
-        try:
-            with (place.scratch / ERROR).open("x") as out:
-                json.dump({"kind": type(error).__name__, "text": str(error)}, out)
-        except FileExistsError:
-            pass
+    except Exception as error:
+        _tell(error, place.scratch / ERROR)
         raise
     # All is written. Threads of torch's that still run would now and then abort an ordinary end.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _tell(error: Exception, file: Path) -> None:
+    """Leave the launcher word of an error that another try would meet again.
+
+    The first error is the cause, those of other ranks follow from it; collectives that lose a rank raise RuntimeError.
+    """
+    kind, text = type(error).__name__, str(error)
+    if not isinstance(error, TokenmillError):
+        if isinstance(error, RuntimeError) or is_transient(error):
+            return
+        kind, text = StageError.__name__, f"{kind}: {text}"
+    with suppress(FileExistsError), file.open("x") as out:
+        json.dump({"kind": kind, "text": text}, out)
 
 
 def leave_with(torchrun: int, launcher: int | None, asked: Path) -> None:

@@ -15,6 +15,8 @@ from data_curation.counts import Counts
 from data_curation.place import Piece, Place
 from data_curation.settings import ConfigError, StageError
 
+PASS_TOKENS = 16_384
+"""Tokens of a pass on a GPU where `run.resources.micro_batch_tokens` says nothing; logits need the most memory."""
 DRAWN = ("loss", "reward", "kl")  # while the stage runs
 KEPT = 2  # checkpoints; the newest may be unreadable on the disk that just failed
 TOKENIZER_FILES = (
@@ -70,7 +72,7 @@ def arguments(cls: type, place: Place, **settings: Any) -> Any:
 def batches(sequences: int, tokens: int, place: Place, most: int | None = None) -> dict[str, int]:
     """A step of so many sequences of at most `tokens` tokens as trainer arguments, the ranks' shares of it equal.
 
-    A pass has `micro_batch_tokens`, or `most`; without either the step is one pass.
+    A pass has `micro_batch_tokens`, or `most`; without either the step is one pass on a CPU.
     """
     ranks = place.resources.ranks
     own, rest = divmod(sequences, ranks)
@@ -79,7 +81,7 @@ def batches(sequences: int, tokens: int, place: Place, most: int | None = None) 
             f"{place.name}: run.resources.ranks is {ranks}: a step of {sequences} sequences does not go evenly to "
             f"them: change either, for this stage alone by run.stages"
         )
-    limit = place.resources.micro_batch_tokens or most
+    limit = place.resources.micro_batch_tokens or most or (PASS_TOKENS if device_of(place) == "cuda" else None)
     fitting = own if limit is None else max(1, limit // tokens)
     share = next(size for size in range(min(fitting, own), 0, -1) if own % size == 0)
     return {"per_device_train_batch_size": share, "gradient_accumulation_steps": own // share}

@@ -57,6 +57,19 @@ def test_a_plan_without_its_sources_says_so_and_goes_on(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["runs"]
 
 
+def test_gpus_of_alignment_are_counted(tmp_path: Path) -> None:
+    """Two of them take less time, but each of them all of it; `pairs` takes one."""
+    large = ["--set=pretrain.model={depth: 20}", "--set=instruct.epochs=50"]
+    one, two = (
+        {stage["name"]: stage for stage in plan("demo", tmp_path, *large, resources)["stages"]}
+        for resources in ("--set=run.resources={device: cuda}", "--set=run.resources={device: cuda, ranks: 2}")
+    )
+    for name in ("instruct", "reward", "prefer", "reinforce"):
+        assert two[name]["seconds"] < one[name]["seconds"]
+        assert two[name]["gpu_hours"] == pytest.approx(2 * two[name]["seconds"] / 3600)
+    assert two["pairs"]["gpu_hours"] == one["pairs"]["gpu_hours"] == pytest.approx(one["pairs"]["seconds"] / 3600)
+
+
 def test_a_plan_may_end_before_phases_that_ask_for_too_much(tmp_path: Path) -> None:
     """The warning of too few documents has no stage to stand at then; the plan is made all the same."""
     planned = plan("demo", tmp_path, "--until=shard", "--set=pretrain.phases.0.tokens=5e7")

@@ -14,10 +14,10 @@ import pytest
 
 from data_curation.artifact import Artifact
 from data_curation.place import Place, Resources
-from data_curation.settings import ConfigError, TransientError
+from data_curation.settings import ConfigError, StageError, TransientError
 from tests.training.phases import CURVES, TINY, config, losses, published
 from training import loop
-from training.launch import machine
+from training.launch import launch, machine
 from training.pretrain import pretrain
 
 
@@ -104,6 +104,14 @@ def test_an_error_of_a_rank_is_that_of_the_stage(
     before = children()
     with pytest.raises(ConfigError, match=r"run\.resources\.ranks is 3: a step of 8 rows of 32 tokens"):
         pretrain(config().run_of(0), shards, tokenizer, None, new_place("three", ranks=3))
+    assert children() == before
+
+
+def test_a_fault_of_the_program_on_a_rank_is_not_tried_again(new_place: Callable[..., Place]) -> None:
+    """What is no error of ours, such as a library's ValueError, ends the stage with its own words."""
+    before = children()
+    with pytest.raises(StageError, match=r"TypeError: .Place. object cannot be interpreted as an integer"):
+        launch("builtins:int", {}, new_place("faulty", ranks=2))  # int({}, place)
     assert children() == before
 
 
