@@ -10,13 +10,14 @@ import torch
 
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import StageError, TransientError
+from data_curation.settings import TransientError
 from training import model as models
 from training import parallel
 from training.checkpoint import Checkpoints
 from training.guard import give_up, named, reason_to_rewind
 from training.handover import save_state
 from training.launch import ALIVE
+from training.memory import full
 from training.metrics import Metrics
 from training.pretrain import PhaseRun
 from training.probes import after_phase
@@ -114,11 +115,11 @@ class Loop:
         try:
             self.trainer.step(state)
         except torch.OutOfMemoryError as error:
-            raise StageError(
-                f"{self.trainer.place.name}: its passes do not fit into the GPU's memory: lower "
-                "run.resources.micro_batch_tokens, set pretrain.recompute to full, or take more run.resources.ranks "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+            less = (
+                "lower run.resources.micro_batch_tokens, set pretrain.recompute to full, or take more "
+                "run.resources.ranks"
+            )
+            raise full(self.trainer.place.name, less, error) from error
 
     def _start(self) -> State:
         """Where the newest checkpoint is. A phase that begins makes one at once: a store that cannot be written to

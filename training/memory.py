@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from data_curation.settings import StageError
+
 Recompute = Literal["none", "attention", "full"]
 """What the backward pass computes again of a layer: nothing, all but attention, all."""
 
@@ -66,11 +68,16 @@ class Load:
         return self.size * numbers[recompute]
 
 
+def full(name: str, remedies: str, error: Exception) -> StageError:
+    """What a stage ends with when torch finds no more memory on the GPU."""
+    return StageError(f"{name}: its passes do not fit into the GPU's memory: {remedies} ({str(error).splitlines()[0]})")
+
+
 def passes(load: Load, rows: int, tokens: int, memory: float, smaller: bool = True) -> Passes:
     """Passes over `rows` rows of at most `tokens` tokens (one row at least), in a GPU's `memory` bytes.
 
-    The largest pass that need compute nothing again. Where none does, the smallest that keeps a GPU busy, with as many
-    layers as fit kept whole, and of the others their attention. Not `smaller`: only the largest pass is considered.
+    The largest pass of which nothing is computed again. Where none fits, the smallest that keeps a GPU busy, with as
+    many layers as fit kept whole, and of the others their attention. Not `smaller`: the largest pass alone counts.
     """
     sizes = [size for size in range(rows, 0, -1) if rows % size == 0 and size * load.row <= max(tokens, load.row)]
     sizes = [size for size in sizes if size == sizes[0] or (smaller and size * load.row >= ENOUGH)]

@@ -11,8 +11,9 @@ import torch
 
 from data_curation.counts import Counts
 from data_curation.place import Piece, Place
-from data_curation.settings import Settings, StageError
+from data_curation.settings import Settings
 from training.launch import launch
+from training.memory import full
 from training.trainers import device_of, resume_folder
 
 
@@ -67,9 +68,8 @@ def _trained(train: Callable[[Any, Work, Place], None], config: Settings, work: 
     try:
         train(config, work, place)
     except torch.OutOfMemoryError as error:  # said here: of a rank that ends without a word a second try is made
-        raise StageError(
-            f"{place.name}: its passes do not fit into the GPU's memory: lower run.resources.micro_batch_tokens or set "
-            f"run.resources.recompute ({str(error).splitlines()[0]})"
+        raise full(
+            place.name, "lower run.resources.micro_batch_tokens or set run.resources.recompute", error
         ) from error
 
 

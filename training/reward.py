@@ -53,11 +53,15 @@ class RewardConfig(Settings):
 
 def reward(config: RewardConfig, model: Artifact, pairs: Artifact, place: Place) -> Counts:
     """Train on the train pairs, judge on held-out prompts; parts `model` and `verdict`."""
+    from transformers import AutoTokenizer
+
     from training.chat import check_contract
+    from training.model import settle
     from training.on_ranks import on_ranks
 
+    settle(place)
     source = model.folder("model", place.scratch)
-    policy, tokenizer = measures.load_policy(source, place)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     digest = check_contract(tokenizer, source)
     train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")
     counts = Counts(taken={"pairs": len(train)})
@@ -66,7 +70,7 @@ def reward(config: RewardConfig, model: Artifact, pairs: Artifact, place: Place)
     folder = place.folder(done, "model")
     if check_contract(tokenizer, folder) != digest:
         raise StageError("reward: the chat template changed during training")
-    judged = place.done("verdict") or _judge(config, place, folder, policy, tokenizer, test)
+    judged = place.done("verdict") or _judge(config, place, folder, source, test)
     counts.add(judged.counts)
     counts.made = {"models": 1}
     return counts
@@ -195,12 +199,11 @@ def _encoded(config: RewardConfig, tokenizer: Any, row: dict[str, Any]) -> dict[
     return {**ids, "margin": config.margin * (row["margin"] or 0.0)} if config.margin else ids
 
 
-def _judge(
-    config: RewardConfig, place: Place, folder: Path, policy: Any, tokenizer: Any, test: list[dict[str, Any]]
-) -> Any:
+def _judge(config: RewardConfig, place: Place, folder: Path, source: Path, test: list[dict[str, Any]]) -> Any:
     from training.answers import generate_answers
     from training.verifiers import verify
 
+    policy, tokenizer = measures.load_policy(source, place)
     scorer = Scorer(folder, tokenizer, place)
     prompts = [row["prompt"] for row in test]
     chosen, rejected = (scorer(prompts, [row[side] for row in test]) for side in ("chosen", "rejected"))
