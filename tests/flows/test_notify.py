@@ -52,6 +52,16 @@ def _names() -> list[str]:
         return sorted(automation.name for automation in client.read_automations())
 
 
+def _heard(webhook: Received, run: str) -> dict[str, Any]:
+    """The first message of a run; the server may still tell of those of other tests, or again of one."""
+    others: list[dict[str, Any]] = []
+    while run not in (one := webhook.get(timeout=120))["body"]:
+        others.append(one)
+    for other in others:
+        webhook.put(other)
+    return one
+
+
 def test_the_end_of_a_run_is_told_once(webhook: Received):
     """Failure and success reach the webhook with the run's name and why; automations made twice tell once."""
     for _ in range(2):
@@ -65,18 +75,16 @@ def test_the_end_of_a_run_is_told_once(webhook: Received):
         flow(name="pipeline", flow_run_name="good-one")(go)(False)
         with pytest.raises(RuntimeError):
             flow(name="pipeline", flow_run_name="bad-one")(go)(True)
-    told = [webhook.get(timeout=120) for _ in range(2)]
-    assert sorted(one["subject"] for one in told) == sorted(TOLD)
-    good, bad = sorted(told, key=lambda one: "failed" in one["subject"])
+    good, bad = _heard(webhook, "good-one"), _heard(webhook, "bad-one")
+    assert sorted(one["subject"] for one in (good, bad)) == sorted(TOLD) and "failed" in bad["subject"]
     assert "good-one (pipeline) ended as Completed" in good["body"] and "/runs/flow-run/" in good["body"]
-    assert "bad-one" in bad["body"] and "bands are missing" in bad["body"]
+    assert "bands are missing" in bad["body"]
     with tags("tokenmill"):
         flow(name="pipeline", flow_run_name="last-one")(go)(False)
-    last = webhook.get(timeout=120)
-    assert "last-one" in last["body"]
-    # Prefect delivers at least once: what a busy server could not note as sent comes again. No other message comes.
-    rest = [webhook.get() for _ in range(webhook.qsize())]
-    assert all(one in (*told, last) for one in rest), rest
+    last = _heard(webhook, "last-one")
+    # Prefect delivers at least once, so a message may come again; of these runs no other one comes.
+    rest = [one for one in (webhook.get() for _ in range(webhook.qsize())) if "-one (pipeline)" in one["body"]]
+    assert all(one in (good, bad, last) for one in rest), rest
     assert _names() == sorted([*TOLD, "Tokenmill: dead runs are crashed"])
 
 
