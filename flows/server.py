@@ -1,13 +1,8 @@
-"""Our Prefect server on loopback: one per home folder, shared by runs, ended when its last user is gone.
-
-python -m flows.server HOME HOST PORT        (started by `serving`, never by hand)
-"""
+"""Our Prefect server on loopback: one per home folder, shared by runs, ended when its last user is gone."""
 
 import ipaddress
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +14,11 @@ from typing import Any
 
 import psutil
 
-from data_curation.files import create_exclusively
 from data_curation.settings import ConfigError, TokenmillError
-from flows.follow import following
+from flows.supervisor import free_port, used
 from tasks.lease import alive
 
 START_SECONDS = 120.0
-PORT = 4242  # not Prefect's own 4200, so that both can run
 LOOPBACK = "127.0.0.1"
 HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # flows/notify.py marks runs crashed that miss five
 
@@ -66,7 +59,7 @@ def check_host(host: str) -> None:
 def running_api(home: Path) -> str:
     """The API address of the server that runs for a home just now; empty if there is none."""
     state = _state(home)
-    return str(state["api"]) if state and alive(state["pid"], state["started"]) and _healthy(state["api"]) else ""
+    return str(state["api"]) if state and alive(state["pid"], state["started"]) and _healthy(state) else ""
 
 
 @contextmanager
@@ -86,7 +79,7 @@ def serving(home: Path, database: str = "", port: int = 0, host: str = LOOPBACK)
     finally:
         me.unlink(missing_ok=True)
         for process in started:
-            while process.poll() is None and not _used(home):
+            while process.poll() is None and not used(home):
                 time.sleep(0.1)  # what this process started is gone when it ends, unless others use it
 
 
@@ -106,12 +99,13 @@ def _address(home: Path, database: str, host: str, port: int, started: list["sub
         if state and not alive(state["pid"], state["started"]):
             # Its process number, and its port, may belong to others by now.
             (home / "server" / "server.json").unlink(missing_ok=True)
-        elif state and _healthy(state["api"]):
+        elif state and _healthy(state):
             if host not in (LOOPBACK, state["host"]):
                 raise ConfigError(f"--host {host}: a server of {home} runs already on {state['host']}: end it first")
             return str(state["api"])
         elif state is None and not started:
-            started.append(_start(home, database, host, port or _free_port(host)))
+            free_port(host, port)  # without one, who asked is told at once
+            started.append(_start(home, database, host, port))
         elif started and started[0].poll() not in (None, 0):
             raise TokenmillError(f"the Prefect server ended at once: see {home / 'server' / 'log.txt'}")
         time.sleep(0.2)
@@ -121,18 +115,10 @@ def _address(home: Path, database: str, host: str, port: int, started: list["sub
 
 
 def _start(home: Path, database: str, host: str, port: int) -> subprocess.Popen[bytes]:
-    address = f"http://{_reached(host)}:{port}"
     with (home / "server" / "log.txt").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(home), host, str(port)],
-            env=os.environ
-            | environment(home, database=database)
-            | {
-                "PREFECT_SERVER_UI_API_URL": "/api",  # of whatever address the browser has the UI from
-                "PREFECT_UI_URL": address,  # in notifications
-                # Any page in the same browser could ask for runs otherwise, and runs are code.
-                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address,
-            },
+            [sys.executable, "-m", "flows.supervisor", str(home), host, str(port)],
+            env=os.environ | environment(home, database=database),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -148,70 +134,14 @@ def _state(home: Path) -> dict[str, Any] | None:
         return None
 
 
-def _healthy(api: str) -> bool:
+def _healthy(state: dict[str, Any]) -> bool:
+    """Whether the server answers; it has an address as soon as it has its port."""
+    if "api" not in state:
+        return False
     try:
         # A proxy does not know this machine's loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{api}/health", timeout=2) as answer:
+        with opener.open(f"{state['api']}/health", timeout=2) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def _reached(host: str) -> str:
-    """The address at which this machine itself reaches a server that listens on `host`."""
-    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host
-
-
-def _free_port(host: str) -> int:
-    """Our usual port, so that bookmarks stay right, or any free one."""
-    for port in (PORT, 0):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind((host, port))
-                return int(probe.getsockname()[1])
-    raise ConfigError(f"--host {host}: no free port there, or no address of this machine")
-
-
-def main(home: Path, host: str, port: int) -> int:
-    """Run the server below us until no process uses it any more."""
-    state = home / "server" / "server.json"
-    me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "host": host}
-    mine = json.dumps(me | {"api": f"http://{_reached(host)}:{port}/api"}).encode()
-    if not create_exclusively(str(state), mine):
-        return 0  # another process was quicker; its server serves this home
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    server = subprocess.Popen(following(command), stdin=subprocess.DEVNULL)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    lived = False
-    try:
-        while _used(home) and (server.poll() is None or lived):
-            lived = lived or _healthy(f"http://{_reached(host)}:{port}/api")
-            if server.poll() is not None:  # a crash, or the memory killer: runs that go on find it again
-                server, lived = subprocess.Popen(following(command), stdin=subprocess.DEVNULL), False
-            time.sleep(1)
-    finally:
-        state.unlink(missing_ok=True)  # first: who comes now must not be sent to a server that is going
-        failed = server.poll()
-        server.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(10)  # if it takes longer, it is ended because we are gone
-    return 0 if failed is None else 1  # nobody asked it to end: whoever waits for it should know at once
-
-
-def _used(home: Path) -> bool:
-    """Whether a process that uses the server is alive; marks of dead ones are removed."""
-    used = False
-    for mark in (home / "server" / "users").iterdir():
-        pid, started = mark.name.split("-", 1)
-        if alive(int(pid), float(started)):
-            used = True
-        else:
-            mark.unlink(missing_ok=True)
-    return used
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

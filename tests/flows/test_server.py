@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -58,6 +59,34 @@ def test_a_server_with_a_password_answers_nobody_else(tmp_path: Path, monkeypatc
     assert b"a-password" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_homes_that_start_at_once_have_a_server_each(tmp_path: Path):
+    """Three commands of three homes in the same second get three addresses, each of the server that they started."""
+    code = "import sys; from pathlib import Path; from flows.server import serving\n"
+    code += "with serving(Path(sys.argv[1])) as api: print(api, flush=True); sys.stdin.read()"
+    commands = [[sys.executable, "-c", code, str(tmp_path / str(number))] for number in range(3)]
+    users = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    said = [user.stdout.readline().strip() for user in users if user.stdout is not None]
+    homes = [_get(api, "admin/settings")["home"] for api in said]
+    assert homes == [str(tmp_path / str(number) / "prefect") for number in range(3)] and len(set(said)) == 3
+    for user in users:
+        user.communicate()
+        assert user.returncode == 0
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path):
+    """A port that another server has is a ConfigError at once, and nothing was started."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: no free port"), serving(tmp_path, port=port):
+            pass
+    assert not (tmp_path / "server" / "log.txt").exists()
+
+
 def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing(tmp_path: Path):
     """kill -9 of the server while a stage works: it comes back, the run completes, and both its stages are there."""
     places = {name: str(tmp_path / name) for name in ("store", "export", "home", "sources")}
@@ -77,8 +106,8 @@ def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing(tmp_path: Path)
             while not list((tmp_path / "store").glob("dialogues/*/1/lease.json")):
                 assert run.poll() is None
                 threading.Event().wait(0.05)
-            guard = json.loads((tmp_path / "home" / "server" / "server.json").read_text())["pid"]
-            for process in psutil.Process(guard).children(recursive=True):
+            supervisor = json.loads((tmp_path / "home" / "server" / "server.json").read_text())["pid"]
+            for process in psutil.Process(supervisor).children(recursive=True):
                 process.kill()
             assert run.wait(300) == 0
         assert [one["state_name"] for one in _post(api, "flow_runs/filter")] == ["Completed"]
@@ -89,6 +118,11 @@ def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing(tmp_path: Path)
 def _post(api: str, path: str) -> list[dict[str, Any]]:
     request = urllib.request.Request(f"{api}/{path}", b"{}", {"content-type": "application/json"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        return json.load(answer)
+
+
+def _get(api: str, path: str) -> Any:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{api}/{path}") as answer:
         return json.load(answer)
 
 
