@@ -97,14 +97,14 @@ def _train(config: InstructConfig, work: "Work", place: Place) -> None:
     from training.packed_rows import PackedTrainer, collate
     from training.trainers import (
         PASS_TOKENS,
-        CheckpointPieces,
         arguments,
         batches,
         curve,
         first_rank,
         keep_model,
+        train,
         trainable,
-    )  # fmt: skip
+    )
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     steps = math.ceil(math.ceil(len(work.rows) / config.batch_size) * config.epochs)
@@ -120,9 +120,9 @@ def _train(config: InstructConfig, work: "Work", place: Place) -> None:
     )  # fmt: skip
     trainer = PackedTrainer(
         model=_adapted(config, trainable(work.source)), args=options, train_dataset=work.rows, data_collator=collate,
-        processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+        processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    train(trainer, work.checkpoint, place)
     if not first_rank():
         return
     history = trainer.state.log_history

@@ -121,7 +121,7 @@ def _train(config: PreferConfig, work: "Work", place: Place) -> None:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model, trainable
+    from training.trainers import arguments, batches, curve, first_rank, keep_model, train, trainable
 
     class Encoded(DPOTrainer):
         """DPO on pairs that are tokens already: TRL's own encoding lets typed control tokens through."""
@@ -140,9 +140,8 @@ def _train(config: PreferConfig, work: "Work", place: Place) -> None:
     )  # fmt: skip
     trainer = Encoded(
         model=trainable(work.source), args=options, train_dataset=work.rows, processing_class=tokenizer,
-        callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    train(trainer, work.checkpoint, place)
     if not first_rank():
         return
     history = trainer.state.log_history

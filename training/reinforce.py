@@ -138,7 +138,7 @@ def _work(config: ReinforceConfig, source: Path, rows: list[Row], reward: Artifa
 def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
     from transformers import AutoTokenizer
 
-    from training.trainers import CheckpointPieces, first_rank, keep_model, trainable
+    from training.trainers import first_rank, keep_model, train, trainable
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
@@ -148,9 +148,9 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
     longest = max(len(ids) for ids in encode_prompts(tokenizer, list(work.rows["prompt"])))
     trainer = _trainer_class(config.algorithm)(
         model=trainable(work.source), reward_funcs=rewards, args=_options(config, place, weights, longest),
-        train_dataset=work.rows, processing_class=tokenizer, callbacks=[CheckpointPieces(place)],
+        train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    train(trainer, work.checkpoint, place)
     if not first_rank():
         return
     _plots(place, trainer.state.log_history, work.judge is not None)

@@ -173,7 +173,7 @@ def _train(config: RewardConfig, work: "Work", place: Place) -> None:
     from trl.trainer.reward_config import RewardConfig as Arguments
     from trl.trainer.reward_trainer import RewardTrainer
 
-    from training.trainers import CheckpointPieces, arguments, batches, curve, first_rank, keep_model
+    from training.trainers import arguments, batches, curve, first_rank, keep_model, train
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     options = arguments(
@@ -183,9 +183,8 @@ def _train(config: RewardConfig, work: "Work", place: Place) -> None:
     )  # fmt: skip
     trainer = RewardTrainer(
         model=str(work.source), args=options, train_dataset=work.rows, processing_class=tokenizer,
-        callbacks=[CheckpointPieces(place)],
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=str(work.checkpoint) if work.checkpoint else None)
+    train(trainer, work.checkpoint, place)
     if not first_rank():
         return
     history = trainer.state.log_history

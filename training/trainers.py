@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, TrainerCallback
 
 from data_curation.counts import Counts
 from data_curation.place import Piece, Place
-from data_curation.settings import ConfigError, StageError
+from data_curation.settings import ConfigError, StageError, TransientError
+from training.stop import on_sigterm
 
 PASS_TOKENS = 16_384
 """Tokens of a pass on a GPU where `run.resources.micro_batch_tokens` says nothing; logits need the most memory."""
@@ -92,8 +94,19 @@ def first_rank() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def train(trainer: Any, checkpoint: Path | None, place: Place) -> None:
+    """All steps that are left after the checkpoint. At SIGTERM one more is kept and a TransientError ends all ranks."""
+    pieces = CheckpointPieces(place)
+    trainer.add_callback(pieces)
+    with on_sigterm(pieces.asked.set):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if pieces.ended:
+        step = trainer.state.global_step
+        raise TransientError(f"{place.name}: SIGTERM ended it after step {step}; run it again to go on")
+
+
 class CheckpointPieces(TrainerCallback):
-    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed.
+    """Keeps a checkpoint as a piece when `checkpoint_seconds` have passed, and when it is `asked` to end.
 
     Several ranks save together, by the first one's clock; that one keeps the piece and tells of the steps.
     """
@@ -103,6 +116,8 @@ class CheckpointPieces(TrainerCallback):
         self.last = time.monotonic()
         self.progress: Any = None
         self.logged: dict[str, float] = {}
+        self.asked = threading.Event()
+        self.ended = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count from the step at which the training continues."""
@@ -117,13 +132,15 @@ class CheckpointPieces(TrainerCallback):
         self.logged = {name: float(logs[name]) for name in DRAWN if name in logs}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint when it is time; the last step needs none."""
+        """A checkpoint when it is time or the end is asked for, which then follows; the last step needs neither."""
         if self.progress:
             self.progress.update(1, _last_loss(state.log_history), self.logged)
         self.logged = {}
         if state.global_step < state.max_steps:
             due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
-            control.should_save = control.should_save or _first_says(due, args.device)
+            due, self.ended = _agreed(due and first_rank(), self.asked.is_set(), args.device)
+            control.should_save = control.should_save or due or self.ended
+            control.should_training_stop = control.should_training_stop or self.ended
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send the finished checkpoint as one piece and drop those older than the newest two."""
@@ -184,13 +201,14 @@ def curve(history: list[dict[str, Any]], name: str) -> list[tuple[float, float]]
     return sorted({float(row["step"]): float(row[name]) for row in history if name in row}.items())
 
 
-def _first_says(here: bool, device: torch.device) -> bool:
-    """What the first rank says, on all ranks."""
+def _agreed(due: bool, asked: bool, device: torch.device) -> tuple[bool, bool]:
+    """What any rank says, on all ranks."""
     if not distributed.is_initialized():
-        return here
-    said = torch.tensor(int(here), device=device)
-    distributed.broadcast(said, 0)
-    return bool(said.item())
+        return due, asked
+    said = torch.tensor([int(due), int(asked)], device=device)
+    distributed.all_reduce(said, distributed.ReduceOp.MAX)
+    due, asked = map(bool, said.tolist())
+    return due, asked
 
 
 def _last_loss(history: list[dict[str, Any]]) -> str:

@@ -1,7 +1,9 @@
 """Two tiny phases, shards of counting documents, and what the tests of pretraining ask of a place."""
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,24 @@ def taken(place: Place) -> list[dict[str, Any]]:
 def losses(place: Place) -> list[float]:
     """Loss of every step of a place's training."""
     return [step["loss"] for step in taken(place)]
+
+
+@contextmanager
+def when_saved(place: Place, step: int, action: Callable[[], Any]) -> Generator[None]:
+    """Do something once a checkpoint of this step or a later one is complete."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            names = [path.stem for path in Path(place.home, "work", "pieces").glob("checkpoint-*.json")]
+            if any(int(name[-6:]) >= step for name in names):
+                action()
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

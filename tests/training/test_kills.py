@@ -6,11 +6,9 @@ import random
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +16,7 @@ import pytest
 from data_curation.artifact import Artifact
 from data_curation.place import Place
 from data_curation.settings import TransientError
-from tests.training.phases import config, digests, losses, published, taken
+from tests.training.phases import config, digests, losses, published, taken, when_saved
 from training.phases import Phase
 from training.pretrain import PhaseRun, pretrain
 from training.state import State
@@ -87,27 +85,6 @@ def test_an_interrupted_training_in_a_bucket_goes_on(
     pretrain(run(), shards, tokenizer, None, again)
     assert digests(published(again)) == digests(published(unbroken))
     assert [piece.name for piece in again.pieces()] == ["model"]
-
-
-@contextmanager
-def when_saved(place: Place, step: int, action: Callable[[], Any]) -> Generator[None]:
-    """Do something once a checkpoint of this step or a later one is complete."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            names = [path.stem for path in Path(place.home, "work", "pieces").glob("checkpoint-*.json")]
-            if any(int(name[-6:]) >= step for name in names):
-                action()
-                return
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def ranks() -> dict[str, psutil.Process]:

@@ -1,15 +1,21 @@
-"""What the trainers of alignment tell of their steps while they work."""
+"""What the trainers of alignment tell of their steps while they work, and how they end when they are asked to."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from data_curation.artifact import Artifact
 from data_curation.place import Place
+from data_curation.settings import TransientError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
+from tests.training.phases import when_saved
 from training.instruct import InstructConfig, instruct
 
 CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, held_out_tasks=10, max_new_tokens=4)
@@ -45,6 +51,25 @@ def test_lines_of_progress_have_the_loss(
     first = told[1][0]
     assert first["done"] == steps - 1
     assert first["curves"]["loss"] == [[step, pytest.approx(loss)] for step, loss in logged if step < steps]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigterm_saves_and_ends(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place], ranks: int
+) -> None:
+    """The step is finished and kept; an attempt that adopts its checkpoint trains on to the unbroken run's model."""
+    whole, broken, again = (new_place(n, ranks=ranks, checkpoint_seconds=0) for n in ("whole", "broken", "again"))
+    instruct(CONFIG, tiny_model, dialogues, whole)
+    with (
+        when_saved(broken, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(TransientError, match=r"broken: SIGTERM ended it after step \d+; run it again") as told,
+    ):
+        instruct(CONFIG, tiny_model, dialogues, broken)
+    step = int(str(told.value).split("step ")[1].split(";")[0])
+    assert again.adopt(broken.home)[-1] == f"checkpoint-{step:06d}"
+    instruct(CONFIG, tiny_model, dialogues, again)
+    models = [load_file(Path(place.home) / "model/model.safetensors") for place in (again, whole)]
+    assert all(torch.equal(models[0][name], weight) for name, weight in models[1].items())
 
 
 def told_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
