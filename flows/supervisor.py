@@ -26,24 +26,28 @@ PORT = 4242  # not Prefect's own 4200, so that both can run
 def main(home: Path, host: str, port: int) -> int:
     """Run the server below us until no process uses it any more; port 0 is any free one. Returns the exit code.
 
-    `server/server.json` says whose it is and, once the server has a port, its address.
+    `server/server.json` says whose it is and, while the server has a port, its address.
     """
     state = home / "server" / "server.json"
     me = {"pid": os.getpid(), "started": psutil.Process().create_time(), "host": host}
     if not create_exclusively(str(state), json.dumps(me).encode()):
         return 0  # another process was quicker; its server serves this home
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server, taken, lives = None, free_port(host, port), False
+    server, taken, known, lives = None, 0, False, False
     try:
         while used(home):
             if server is not None and server.poll() is not None and not lives:
-                if port or _is_free(host, taken):
+                if port or known or _is_free(host, taken):
                     return 1  # nobody asked it to end: whoever waits for it should know at once
-                taken, server = free_port(host, port), None  # another server was quicker to take the port
+                taken = 0  # another server was quicker to take the port
             if server is None or server.poll() is not None:
-                # Again after a crash, or the memory killer: runs that go on find it where it was.
+                # Again after a crash, or the memory killer, where it was: runs that go on know no other address. Nobody
+                # else is sent there before the server has the port again: another home's could take it meanwhile.
+                _write(state, me)
+                taken = taken or free_port(host, port)
                 server, lives = _start(host, taken), False
-            elif not lives and (lives := _listens(server, taken)):
+            elif not lives and _listens(server, taken):
+                known = lives = True
                 _write(state, me | {"api": f"{_address(host, taken)}/api"})
             time.sleep(1 if lives else 0.2)
     finally:
@@ -78,7 +82,8 @@ def free_port(host: str, port: int) -> int:
 
 def _is_free(host: str, port: int) -> int:
     """The port, any one for 0, if a server could have it now; otherwise 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe, suppress(OSError):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe, suppress(OSError, OverflowError):  # the latter: no number of a port
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         return int(probe.getsockname()[1])

@@ -25,7 +25,7 @@ from tasks.disk import check_disk
 from tasks.estimate import gpus_of, on_gpu
 from tasks.lease import STALE_SECONDS
 from tasks.make import make
-from tasks.page import stage_page
+from tasks.page import metric_text, stage_page
 from tasks.plan import disk
 from tasks.run import RUN, Run, StageRecord
 from tasks.secrets import cleaned
@@ -164,7 +164,8 @@ def _enforce_gates(run: Run, record: StageRecord) -> None:
     assert record.manifest is not None
     failed = [gate for gate in record.manifest.counts.gates if not gate["passed"]]
     for gate in failed:
-        say(f"{record.name}: gate failed: {gate['gate']}: {gate['value']} against {gate['against']}", logging.WARNING)
+        text = f"{gate['gate']}: {metric_text(gate)} against {gate['against']}"
+        say(f"{record.name}: gate failed: {text}", logging.WARNING)
     if failed and run.settings.gates == "enforce":
         names = ", ".join(str(gate["gate"]) for gate in failed)
         raise StageError(f"{record.name}: gate failed: {names} (run.gates is enforce)")

@@ -1,4 +1,4 @@
-"""What the trainers of all alignment stages share: arguments, checkpoints as pieces, the model folder."""
+"""What the trainers of all alignment stages share: arguments, checkpoints and the end at SIGTERM, the model folder."""
 
 import os
 import shutil
@@ -101,6 +101,8 @@ def train(trainer: Any, checkpoint: Path | None, place: Place) -> None:
     with on_sigterm(pieces.asked.set):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if pieces.ended:
+        if distributed.is_initialized():
+            distributed.barrier()  # the first rank keeps the checkpoint; when one has gone, torchrun ends the others
         step = trainer.state.global_step
         raise TransientError(f"{place.name}: SIGTERM ended it after step {step}; run it again to go on")
 

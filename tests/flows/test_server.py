@@ -84,6 +84,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path):
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port}: no free port"), serving(tmp_path, port=port):
             pass
+    with pytest.raises(ConfigError, match="--port 70000: no free port"), serving(tmp_path, port=70000):
+        pass
     assert not (tmp_path / "server" / "log.txt").exists()
 
 
@@ -106,9 +108,11 @@ def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing(tmp_path: Path)
             while not list((tmp_path / "store").glob("dialogues/*/1/lease.json")):
                 assert run.poll() is None
                 threading.Event().wait(0.05)
-            supervisor = json.loads((tmp_path / "home" / "server" / "server.json").read_text())["pid"]
-            for process in psutil.Process(supervisor).children(recursive=True):
+            state = tmp_path / "home" / "server" / "server.json"
+            for process in psutil.Process(json.loads(state.read_text())["pid"]).children(recursive=True):
                 process.kill()
+            while "api" in json.loads(state.read_text()):  # nobody is sent there: another server could take the port
+                threading.Event().wait(0.05)
             assert run.wait(300) == 0
         assert [one["state_name"] for one in _post(api, "flow_runs/filter")] == ["Completed"]
         found = {one["name"]: one["state_name"] for one in _post(api, "task_runs/filter")}

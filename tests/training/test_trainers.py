@@ -58,16 +58,18 @@ def test_sigterm_saves_and_ends(
     tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place], ranks: int
 ) -> None:
     """The step is finished and kept; an attempt that adopts its checkpoint trains on to the unbroken run's model."""
-    whole, broken, again = (new_place(n, ranks=ranks, checkpoint_seconds=0) for n in ("whole", "broken", "again"))
-    instruct(CONFIG, tiny_model, dialogues, whole)
+    config = CONFIG.model_copy(update={"epochs": 10})  # the ranks look twice a second for the wish to end
+    whole, again = (new_place(name, ranks=ranks) for name in ("whole", "again"))
+    broken = new_place("broken", ranks=ranks, checkpoint_seconds=0)
+    instruct(config, tiny_model, dialogues, whole)
     with (
         when_saved(broken, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         pytest.raises(TransientError, match=r"broken: SIGTERM ended it after step \d+; run it again") as told,
     ):
-        instruct(CONFIG, tiny_model, dialogues, broken)
+        instruct(config, tiny_model, dialogues, broken)
     step = int(str(told.value).split("step ")[1].split(";")[0])
     assert again.adopt(broken.home)[-1] == f"checkpoint-{step:06d}"
-    instruct(CONFIG, tiny_model, dialogues, again)
+    instruct(config, tiny_model, dialogues, again)
     models = [load_file(Path(place.home) / "model/model.safetensors") for place in (again, whole)]
     assert all(torch.equal(models[0][name], weight) for name, weight in models[1].items())
 
