@@ -25,9 +25,9 @@ from training.step import Trainer
 STEPS = 24
 
 
-def run(steps: int = STEPS) -> PhaseRun:
+def run(steps: int = STEPS, learning_rate: float = 1e-2) -> PhaseRun:
     """One phase of so many steps."""
-    return config(phases=[Phase(seq_len=32, tokens=steps * 256, learning_rate=1e-2)]).run_of(0)
+    return config(phases=[Phase(seq_len=32, tokens=steps * 256, learning_rate=learning_rate)]).run_of(0)
 
 
 def test_kills_at_random_moments_change_no_byte(
@@ -140,7 +140,8 @@ def test_sigterm_saves_two_ranks_and_one_goes_on(
     shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
     """SIGTERM to the launcher reaches the ranks, who save and end; one rank takes over the same samples."""
-    long = run(steps=8 * STEPS)  # the ranks look twice a second for the wish to end
+    # The ranks look twice a second for the wish to end; at a high rate rounding would grow over so many steps.
+    long = run(steps=8 * STEPS, learning_rate=1e-3)
     one, two = new_place("one"), new_place("two", ranks=2, checkpoint_steps=5)
     pretrain(long, shards, tokenizer, None, one)
     with (
@@ -150,5 +151,5 @@ def test_sigterm_saves_two_ranks_and_one_goes_on(
         pretrain(long, shards, tokenizer, None, two)
     two.resources = one.resources
     pretrain(long, shards, tokenizer, None, two)
-    assert losses(two) == pytest.approx(losses(one), rel=2e-5, abs=1e-5)  # the last ones are below .1
+    assert losses(two) == pytest.approx(losses(one), rel=2e-5)
     assert [(r["labels"], r["bytes"]) for r in taken(two)] == [(r["labels"], r["bytes"]) for r in taken(one)]
