@@ -49,10 +49,10 @@ FULL = Scale(
         chosen="sample-or-reference",
     ),
     prefer=PreferConfig(
-        learning_rate=1e-4, likelihood=1.0, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
+        learning_rate=2e-5, likelihood=1.0, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
     ),
     reinforce=ReinforceConfig(
-        steps=40, prompts_per_step=64, learning_rate=4e-5, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
+        steps=160, prompts_per_step=64, learning_rate=5e-6, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
         hardest=0.02, dev_tasks=480, held_out_tasks=960,
     ),
     tasks={"train": 12_000, "dev": 480, "test": 960}, warm=5, last=15,

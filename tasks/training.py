@@ -19,7 +19,7 @@ reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "t
 prefer = stage("training.prefer:prefer", version=2, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
 reinforce = stage(
     "training.reinforce:reinforce",
-    version=3,
+    version=4,
     takes={"dialogues": SPLITS, "reward": ("model", "verdict")},
 )
 evaluate = stage(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.documents import read_rows
+from training import measures
 
 if TYPE_CHECKING:
     from training.reinforce import ReinforceConfig
@@ -17,6 +18,17 @@ def task_rows(config: "ReinforceConfig", dialogues: Artifact, part: str) -> list
     """The tasks of one part of the dialogues, of the configured families."""
     rows = [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri) if row["task"]]
     return [row for row in rows if not config.families or json.loads(row["task"])["family"] in config.families]
+
+
+def answerable(config: "ReinforceConfig", policy: Any, tokenizer: Any, rows: list[Row], counts: Counts) -> list[Row]:
+    """The tasks whose prompts leave room for an answer; the others are counted."""
+    fits = measures.fitting(policy, tokenizer, [row["messages"][:-1] for row in rows], config.max_new_tokens)
+    left_out = [row for row, fit in zip(rows, fits, strict=True) if not fit]
+    if left_out:
+        size = sum(len(turn["content"].encode()) for row in left_out for turn in row["messages"])
+        reason = "prompt longer than the context"
+        counts.funnel.append({"step": "train", "reason": reason, "documents": len(left_out), "bytes": size})
+    return [row for row, fit in zip(rows, fits, strict=True) if fit]
 
 
 def teachable(

@@ -12,7 +12,7 @@ from data_curation.counts import Counts
 from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
-from training.curriculum import Row, by_family, prompt_order, task_rows, teachable
+from training.curriculum import Row, answerable, by_family, prompt_order, task_rows, teachable
 from training.reward import Scorer, is_fit
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     counts = Counts(taken={"tasks": len(train)})
-    train = _answerable(config, policy, tokenizer, train, counts)
+    train = answerable(config, policy, tokenizer, train, counts)
     dev = task_rows(config, dialogues, "dev")[: config.dev_tasks]
     known = _measured(config, place, "known", policy, tokenizer, dev)
     before = _measured(config, place, "before", policy, tokenizer, held)
@@ -97,17 +97,6 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     _report(counts, held, before, after)
     counts.made = {"models": 1}
     return counts
-
-
-def _answerable(config: ReinforceConfig, policy: Any, tokenizer: Any, rows: list[Row], counts: Counts) -> list[Row]:
-    """The tasks whose prompts leave room for an answer; the others are counted."""
-    fits = measures.fitting(policy, tokenizer, [row["messages"][:-1] for row in rows], config.max_new_tokens)
-    left_out = [row for row, fit in zip(rows, fits, strict=True) if not fit]
-    if left_out:
-        size = sum(len(turn["content"].encode()) for row in left_out for turn in row["messages"])
-        reason = "prompt longer than the context"
-        counts.funnel.append({"step": "train", "reason": reason, "documents": len(left_out), "bytes": size})
-    return [row for row, fit in zip(rows, fits, strict=True) if fit]
 
 
 def verifier_reward(eos_token_id: int) -> Callable[..., list[float]]:
@@ -138,7 +127,8 @@ def _work(config: ReinforceConfig, source: Path, rows: list[Row], reward: Artifa
 def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
     from transformers import AutoTokenizer
 
-    from training.trainers import first_rank, keep_model, train, trainable
+    from training.sampler import WORTH, Sampler
+    from training.trainers import device_of, first_rank, keep_model, train, trainable
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
@@ -150,6 +140,8 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         model=trainable(work.source), reward_funcs=rewards, args=_options(config, place, weights, longest),
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
+    if device_of(place) == "cuda":
+        trainer.model.generate = Sampler(trainer.model, graphs=config.steps * config.max_new_tokens >= WORTH)
     train(trainer, work.checkpoint, place)
     if not first_rank():
         return
