@@ -31,8 +31,9 @@ class ReinforceConfig(Settings):
     """Prompts of one optimizer step; few prompts make the gradient follow single tasks."""
     samples: int = Field(default=8, ge=2)
     """Answers sampled per prompt: the group that an answer is compared with."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    """Learning rate of AdamW after `warmup`, constant; a model of a million parameters wants 1e-3, a billion 1e-6."""
+    learning_rate: float = Field(default=2e-6, gt=0)
+    """Learning rate of AdamW after `warmup`, constant; a model of a million parameters wants 1e-3, of 116 million 5e-6
+    (benchmarks/align_gpu.py), a billion 1e-6."""
     warmup: int = Field(default=10, ge=0)
     """Steps in which the learning rate rises from 0."""
     beta: float = Field(default=0.02, gt=0)

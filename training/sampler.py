@@ -14,8 +14,8 @@ from transformers import CompileConfig, GenerationConfig
 
 NARROWEST = 64
 """Tokens of the narrowest prompts; wider ones come in powers of two, each of which is compiled once."""
-WORTH = 2_500
-"""So many steps of one token are worth a graph: it takes 25 s to compile and saves 10 ms each (an H100, 116M
+WORTH = 15_000
+"""So many steps of one token are worth a graph: it takes 25 to 35 s to compile and saves 3 to 10 ms each (an H100, 116M
 parameters, 512 rows)."""
 SHARE = 0.5
 """Of a GPU's free memory, for keys and values that stay in place; above that they grow as answers do."""
