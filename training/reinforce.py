@@ -142,7 +142,8 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
     if device_of(place) == "cuda":
-        trainer.model.generate = Sampler(trainer.model, graphs=config.steps * config.max_new_tokens >= WORTH)
+        graphs = config.steps * config.max_new_tokens >= WORTH
+        trainer.model.generate = Sampler(trainer.model, longest, graphs=graphs)
     train(trainer, work.checkpoint, place)
     if not first_rank():
         return

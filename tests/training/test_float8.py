@@ -181,7 +181,10 @@ def test_recomputation_and_compiling_change_no_bit(
 ) -> None:
     """Scales follow from the numbers themselves, so what is computed again is the same again."""
     found = by_float8(one_layer(), DOCUMENTS, recompute, compile)
-    # The same sums, which a layer that keeps all takes together in other kernels; but nothing is computed again.
+    if DEVICE.type == "cpu":
+        for one, other in zip(found, by_float8(one_layer(), DOCUMENTS), strict=True):
+            assert torch.equal(one, other)
+    # The same sums, which a layer that keeps all takes in other kernels, on a GPU by other roundings.
     monkeypatch.setattr(decoder, "checkpoint", lambda run, *arguments, **_: run(*arguments))
     for one, other in zip(found, by_float8(one_layer(), DOCUMENTS, recompute), strict=True):
         assert torch.equal(one, other)
