@@ -128,7 +128,7 @@ def _work(config: ReinforceConfig, source: Path, rows: list[Row], reward: Artifa
 def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
     from transformers import AutoTokenizer
 
-    from training.sampler import WORTH, Sampler
+    from training.sampler import Sampler
     from training.trainers import device_of, first_rank, keep_model, train, trainable
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
@@ -142,8 +142,7 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
     if device_of(place) == "cuda":
-        graphs = config.steps * config.max_new_tokens >= WORTH
-        trainer.model.generate = Sampler(trainer.model, longest, graphs=graphs)
+        trainer.model.generate = Sampler(trainer.model)
     train(trainer, work.checkpoint, place)
     if not first_rank():
         return
