@@ -58,12 +58,15 @@ def test_kernels_between_products_give_the_curve_of_the_cpu(
 def test_products_in_8_bits_give_nearly_the_curve_of_the_cpu(
     recompute: Any, shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
 ) -> None:
-    """Within what three binary digits cost: the same products emulated on a CPU are up to 2.5% off after five steps."""
+    """Within the rounding of three binary digits; whatever is computed again, the same."""
     if torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("needs a GPU of compute capability 9.0")
-    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32")
+    # At three times the rate steps part so fast that the same products, emulated on a CPU, end 2.5% off as well.
+    slow = {"phases": [PHASE.model_copy(update={"learning_rate": 1e-3})]}
+    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32", **slow)
     place = new_place("gpu", device="cuda", micro_batch_tokens=1024)
-    assert trained(place, shards, tokenizer, dtype="float8", recompute=recompute) == pytest.approx(cpu, rel=0.03)
+    found = trained(place, shards, tokenizer, dtype="float8", recompute=recompute, **slow)
+    assert found == pytest.approx(cpu, rel=0.02)
 
 
 @pytest.fixture
