@@ -2,6 +2,7 @@
 
 python -m benchmarks.align_gpu --store out/store [--minutes 8] [--out FILE.json] [--json]     (--dry: tiny, on a CPU)
 python -m benchmarks.align_gpu --parts reinforce,trl-reinforce --folder DIR --out FILE.json       goes on in both
+python -m benchmarks.align_gpu --parts vllm,trl-vllm --folder DIR --out FILE.json       GRPO again, answers by vLLM
 
 The store is one that `tokenmill run demo` filled: its shards, tokenizer and conversations are used; the tasks are
 generated. Every stage and every TRL script has a process of its own. The counted steps follow some that warm up. Both
@@ -22,7 +23,12 @@ from typing import Any
 from benchmarks.measure import row
 
 ORDER = ("base", "instruct", "trl-instruct", "pairs", "prefer", "trl-prefer", "reinforce", "trl-reinforce")
-UNITS = {"instruct": "tokens_per_second", "prefer": "tokens_per_second", "reinforce": "rows_per_second"}
+VLLM = ("vllm", "trl-vllm")
+"""GRPO once more, its answers by vLLM on both sides; only where that is installed, so only if asked for."""
+UNITS = {
+    "instruct": "tokens_per_second", "prefer": "tokens_per_second", "reinforce": "rows_per_second",
+    "vllm": "rows_per_second",
+}  # fmt: skip
 """GRPO's answers have other lengths on both sides, by chance: samples are counted, and their lengths told."""
 LEVELS = ("task accuracy", "conversation loss", "preference accuracy", "verifier accuracy", "greedy accuracy", "sample")
 
@@ -37,7 +43,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("align_gpu.json"))
     parser.add_argument("--folder", type=Path, help="where models stay; default: a temporary folder")
     parser.add_argument("--dry", action="store_true", help="tiny, on a CPU where there is no GPU")
-    parser.add_argument("--one", choices=ORDER, help="run this part in this process")
+    parser.add_argument("--one", choices=ORDER + VLLM, help="run this part in this process")
     parser.add_argument("--json", action="store_true", help="print the last line only")
     asked = parser.parse_args()
     if asked.one:
@@ -147,7 +153,7 @@ def _compared(name: str, key: str, ours: dict[str, Any], peer: dict[str, Any]) -
         share = ours["before_seconds"] / steps
         whole = ours[key] * ours["seconds"] / (ours["seconds"] + share * ours["steps"])
         rows.append(row(f"{title}, reference included", round(whole), round(theirs[key]), unit, round(theirs[key])))
-    if name == "reinforce":
+    if key == "rows_per_second":
         last = max(line["step"] for line in theirs["log"])
         sampled = [round(side[key] * _length(side["log"], last)) for side in (ours, theirs)]
         rows.append(row(f"{title}, tokens of answers", sampled[0], sampled[1], "tokens/s"))

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.align_gpu import ORDER
+from benchmarks.align_gpu import ORDER, VLLM
 from benchmarks.measure import FOLDER, with_section
 
 TITLE = "## align_gpu.py: post-training on one GPU"
@@ -56,7 +56,7 @@ def section(result: dict[str, Any]) -> str:
         met = {None: "", True: "yes", False: "no"}[line["met"]]
         lines.append(f"| {line['name']} | {line['ours']:,.10g} | {other} | {line['unit']} | {ratio} | {met} |")
     lines += ["", "Seconds of a step and memory:", ""]
-    for name in ORDER:
+    for name in ORDER + VLLM:
         lines += [_part(name, one) for one in result["measured"].get(name, [])]
     lines += [f"- not measured: {name}: {words}" for name, words in result["failed"].items()]
     lines += ["", "What differed in the output, [step, ours, TRL's mean since its line before]:", ""]

@@ -41,15 +41,15 @@ FULL = Scale(
         probes=ProbeConfig(tokens=40_000, needles=0),
     ),
     instruct=InstructConfig(
-        learning_rate=6e-4, epochs=5, seq_len=1024, batch_size=16, held_out_tasks=960, held_out_chats=50,
+        learning_rate=6e-4, epochs=5, tasks=6000, seq_len=1024, batch_size=16, held_out_tasks=960, held_out_chats=50,
         max_new_tokens=16,
     ),
     pairs=PairsConfig(
-        samples=4, prompts=768, test_prompts=256, max_new_tokens=24, chat_prompts=128, pairs_per_prompt=4,
+        samples=4, prompts=5000, test_prompts=960, max_new_tokens=24, chat_prompts=128, pairs_per_prompt=2,
         chosen="sample-or-reference",
     ),
     prefer=PreferConfig(
-        learning_rate=2e-5, likelihood=1.0, epochs=2, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=512,
+        learning_rate=1e-4, likelihood=1.0, batch_size=64, max_length=640, max_new_tokens=16, test_pairs=1000,
     ),
     reinforce=ReinforceConfig(
         steps=160, prompts_per_step=64, learning_rate=5e-6, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,

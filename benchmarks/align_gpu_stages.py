@@ -19,7 +19,6 @@ from data_curation.documents import read_rows, write_table
 from data_curation.place import Place, Resources, parts_of
 from tasks.store import Store
 
-STAGES = ("base", "instruct", "pairs", "prefer", "reinforce")
 SPLITS: tuple[exercises.Split, ...] = ("train", "dev", "test")
 
 
@@ -118,7 +117,8 @@ def _stage(name: str, scale: Scale, store: Store, folder: Path, place: Place) ->
         return pairs(scale.pairs, tuned, talks, place)
     if name == "prefer":
         return prefer(scale.prefer, tuned, published("pairs", folder), unfit(folder), place)
-    return reinforce(scale.reinforce, tuned, talks, unfit(folder), place)
+    chosen = {"sampler": "vllm", "steps": scale.last} if name == "vllm" else {}
+    return reinforce(scale.reinforce.model_copy(update=chosen), tuned, talks, unfit(folder), place)
 
 
 def place_of(name: str, scale: Scale, folder: Path, device: Any) -> Place:

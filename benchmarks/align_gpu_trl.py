@@ -14,7 +14,7 @@ from data_curation.documents import read_rows
 from training.curriculum import prompt_order, task_rows, teachable
 from training.trainers import device_of
 
-PEERS = {"instruct": "SFTTrainer", "prefer": "DPOTrainer", "reinforce": "GRPOTrainer"}
+PEERS = {"instruct": "SFTTrainer", "prefer": "DPOTrainer", "reinforce": "GRPOTrainer", "vllm": "GRPOTrainer"}
 """Stage -> what a user would take instead."""
 
 
@@ -42,6 +42,8 @@ def _ways(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     def of(rows: int) -> dict[str, Any]:
         return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": size // rows}
 
+    if name == "vllm":
+        return {"our rows a pass": of(rows) | plain | {"use_vllm": True, "vllm_mode": "colocate"}}
     if name != "instruct":
         return {"our rows a pass": of(rows) | plain, "recomputing": of(rows) | default}
     # TRL lays the rows of a pass end to end: each pass costs the square of its length, so fewer may be faster.
@@ -50,7 +52,7 @@ def _ways(name: str, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _trainer(name: str, scale: Scale, folder: Path, given: dict[str, Any], clock: Clock) -> Any:
-    make = {"instruct": _sft, "prefer": _dpo, "reinforce": _grpo}[name]
+    make = {"instruct": _sft, "prefer": _dpo}.get(name, _grpo)
     return make(scale, folder, given, clock)
 
 

@@ -44,6 +44,10 @@ class ReinforceConfig(Settings):
     """What GRPO's advantages are divided by: a group's own standard deviation, the batch's, or nothing."""
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range of the probability ratio."""
+    sampler: Literal["transformers", "vllm"] = "transformers"
+    """What samples the answers; `vllm` is for GPUs and an extra package, and pays for large models and long answers."""
+    vllm_memory: float = Field(default=0.3, gt=0, lt=1)
+    """Share of a GPU's memory that vLLM takes beside what training needs."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature."""
     max_new_tokens: int = Field(default=256, gt=0)
@@ -70,7 +74,9 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     """Train the policy on rewarded samples; part `model`, gate on held-out greedy accuracy against step 0."""
     from training.chat import check_contract
     from training.on_ranks import on_ranks
+    from training.sampler import check_engine
 
+    check_engine(config.sampler, place)
     train = task_rows(config, dialogues, "train")
     if len(train) < config.prompts_per_step:
         raise InputError(
@@ -141,7 +147,7 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         model=trainable(work.source), reward_funcs=rewards, args=_options(config, place, weights, longest),
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
-    if device_of(place) == "cuda":
+    if config.sampler == "transformers" and device_of(place) == "cuda":
         trainer.model.generate = Sampler(trainer.model)
     train(trainer, work.checkpoint, place)
     if not first_rank():
@@ -178,6 +184,7 @@ def _options(config: ReinforceConfig, place: Place, weights: list[float], longes
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.rloo_config import RLOOConfig
 
+    from training.sampler import engine_arguments
     from training.trainers import arguments, batches
 
     grpo = config.algorithm == "grpo"
@@ -187,6 +194,7 @@ def _options(config: ReinforceConfig, place: Place, weights: list[float], longes
         lr_scheduler_type="constant_with_warmup", warmup_steps=config.warmup, logging_steps=1,
         # Generation and optimizer step coincide, so every step is on-policy and any step may be resumed from.
         **batches(config.prompts_per_step * config.samples, longest + config.max_new_tokens, place),
+        **engine_arguments(config.sampler, config.vllm_memory, longest + config.max_new_tokens),
         num_generations=config.samples,
         beta=config.beta, epsilon=config.clip, **own,
         shuffle_dataset=False, temperature=config.temperature, max_completion_length=config.max_new_tokens,

@@ -69,6 +69,18 @@ def test_products_in_8_bits_give_nearly_the_curve_of_the_cpu(
     assert found == pytest.approx(cpu, rel=0.02)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs are needed")
+@pytest.mark.parametrize("given", [{}, {"shard_ranks": 1}, {"context_ranks": 2}], ids=["shares", "copies", "rows"])
+def test_two_gpus_give_the_curve_of_the_cpu(
+    given: dict[str, int], shards: Artifact, tokenizer: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Sharing the weights, with a copy each, and sharing rows of packed documents: within bfloat16's rounding."""
+    long = {"phases": [PHASE.model_copy(update={"seq_len": 512})]}  # whole blocks of attention for each of two ranks
+    cpu = trained(new_place("cpu"), shards, tokenizer, dtype="float32", **long)
+    place = new_place("gpus", device="cuda", ranks=2, micro_batch_tokens=1024, **given)
+    assert trained(place, shards, tokenizer, **long) == pytest.approx(cpu, rel=0.01)
+
+
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """torch's deterministic algorithms, where there are some."""
