@@ -15,7 +15,7 @@ TITLE = "## align_gpu.py: post-training on one GPU"
 NOTE = """\
 A base of 116 million parameters, pretrained there, then our stages `instruct`, `prefer` and `reinforce` and, in
 processes of their own, plain TRL scripts on the same data in the same order: equal batch, length, learning rate,
-bfloat16 products of float32 weights, fused AdamW, transformers' SDPA. Speeds are of steps 6 to 15. With "our rows a
+bfloat16 products of float32 weights, fused AdamW, transformers' SDPA. Speeds are of steps 6 to 40. With "our rows a
 pass" and "a quarter of them" TRL recomputes nothing in the backward pass, as ours; "recomputing" is TRL's default.
 SFT: TRL lays the rows of a pass end to end, so that its attention costs the square of a pass; ours lie side by side.
 DPO: ours computes the reference once before the first step, TRL in each step; "reference included" gives ours its

@@ -55,7 +55,7 @@ FULL = Scale(
         steps=160, prompts_per_step=64, learning_rate=5e-6, warmup=3, beta=0.01, reward_weight=0, max_new_tokens=16,
         hardest=0.02, dev_tasks=480, held_out_tasks=960,
     ),
-    tasks={"train": 12_000, "dev": 480, "test": 960}, warm=5, last=15,
+    tasks={"train": 12_000, "dev": 480, "test": 960}, warm=5, last=40,
 )  # fmt: skip
 TINY = Scale(
     pretrain=PretrainConfig(

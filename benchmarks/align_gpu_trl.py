@@ -12,6 +12,7 @@ from benchmarks.align_gpu_stages import Clock, place_of, published
 from data_curation.counts import Counts
 from data_curation.documents import read_rows
 from training.curriculum import prompt_order, task_rows, teachable
+from training.instruct import taught
 from training.trainers import device_of
 
 PEERS = {"instruct": "SFTTrainer", "prefer": "DPOTrainer", "reinforce": "GRPOTrainer", "vllm": "GRPOTrainer"}
@@ -65,7 +66,7 @@ def _sft(scale: Scale, folder: Path, given: dict[str, Any], clock: Clock) -> Any
     from training.chat import encode_all
 
     config = scale.instruct
-    rows = _rows(folder, "dialogues", "train")
+    rows = taught(config, _rows(folder, "dialogues", "train"))
     arguments = SFTConfig(
         learning_rate=config.learning_rate, lr_scheduler_type=config.schedule, warmup_steps=config.warmup,
         num_train_epochs=config.epochs, max_length=config.seq_len, packing=True, assistant_only_loss=True, **given,

@@ -86,7 +86,7 @@ def _work(config: InstructConfig, source: Path, tokenizer: Any, dialogues: Artif
     from training.on_ranks import Work
 
     counts = Counts()
-    packed = _packed(config, tokenizer, _taught(config, _rows(dialogues, "train")), counts)
+    packed = _packed(config, tokenizer, taught(config, _rows(dialogues, "train")), counts)
     return Work(source, packed, counts)
 
 
@@ -173,7 +173,7 @@ def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts:
     return pack_dataset(unpacked, config.seq_len, "bfd")
 
 
-def _taught(config: InstructConfig, rows: list[Row]) -> list[Row]:
+def taught(config: InstructConfig, rows: list[Row]) -> list[Row]:
     """All conversations and the first so many tasks, in their order."""
     if config.tasks is None:
         return rows

@@ -148,7 +148,7 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
     if config.sampler == "transformers" and device_of(place) == "cuda":
-        trainer.model.generate = Sampler(trainer.model)
+        trainer.model.generate = Sampler(trainer.model, longest)
     train(trainer, work.checkpoint, place)
     if not first_rank():
         return

@@ -11,12 +11,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from data_curation.place import Place
 from data_curation.settings import ConfigError
+from training.token_graph import TokenGraph, has_graph
 from training.trainers import device_of
 
 Engine = Literal["transformers", "vllm"]
+SHARE = 0.25
+"""Of a GPU's free memory, for keys and values that stay in place; above that they grow as answers do."""
 
 
 def check_engine(engine: Engine, place: Place) -> None:
@@ -49,18 +53,42 @@ def engine_arguments(engine: Engine, memory: float, tokens: int) -> dict[str, An
 
 
 class Sampler:
-    """Stands for `generate` of a model whose weights change between calls."""
+    """Stands for `generate` of a model whose weights change between calls, for prompts of up to `longest` tokens."""
 
-    def __init__(self, model: Any, dtype: torch.dtype = torch.bfloat16) -> None:
-        self.model = model
+    def __init__(self, model: Any, longest: int, dtype: torch.dtype = torch.bfloat16) -> None:
+        self.model, self.longest = model, longest
         self.copy = deepcopy(model).eval().requires_grad_(False)
         for parameter in self.copy.parameters():
             parameter.data = parameter.data.to(dtype)  # buffers, such as the rotation's, stay float32
         self.copy.generation_config.use_cache = True  # training may have turned it off
+        self.graph: TokenGraph | None = None
 
     @torch.no_grad()
-    def __call__(self, **given: Any) -> Tensor:
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, generation_config: GenerationConfig, **given: Any
+    ) -> Tensor:
         """What `generate` of the model gives, with the weights that it has now."""
         for into, parameter in zip(self.copy.parameters(), self.model.parameters(), strict=True):
             into.copy_(parameter)
-        return self.copy.generate(**given)
+        rows, length = len(input_ids), self.longest + generation_config.max_new_tokens
+        if not (has_graph(self.copy) and (self._kept(rows) or self._fits(rows * length))):
+            return self.copy.generate(
+                input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **given
+            )
+        if self.graph is None or not self._kept(rows):
+            self.graph = None  # before the next one takes as much
+            self.graph = TokenGraph(self.copy, rows, length, generation_config)
+        return self.graph(input_ids, attention_mask)
+
+    def _kept(self, rows: int) -> bool:
+        return self.graph is not None and len(self.graph.tokens) == rows
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether keys and values of so many tokens, which stay, leave most of the GPU's free memory to training."""
+        if self.copy.device.type != "cuda":
+            return True
+        config = self.copy.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.copy.dtype.itemsize
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return token * tokens < SHARE * (torch.cuda.mem_get_info()[0] + unused)

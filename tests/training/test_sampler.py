@@ -10,9 +10,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Qw
 from training.sampler import Sampler
 
 PAD, ENDS = 1, [28, 54]
+WIDTH = 9
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 
 
-def model(family: str) -> Any:
+def model(family: str, device: str = "cpu") -> Any:
     """A small model of random weights, as a trainer has it."""
     torch.manual_seed(3)
     kind = {"llama": LlamaConfig, "qwen3": Qwen3Config}[family]
@@ -25,15 +27,15 @@ def model(family: str) -> Any:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    return made.train()
+    return made.to(device).train()
 
 
-def prompts(rows: int = 5, width: int = 9) -> dict[str, Tensor]:
+def prompts(rows: int = 5, width: int = WIDTH, device: str = "cpu") -> dict[str, Tensor]:
     """Rows of several lengths, padded on the left."""
     torch.manual_seed(4)
     tokens = torch.randint(3, 61, (rows, width))
     mask = (torch.arange(width) >= torch.arange(rows)[:, None]).long()
-    return {"input_ids": tokens.masked_fill(mask == 0, PAD), "attention_mask": mask}
+    return {"input_ids": tokens.masked_fill(mask == 0, PAD).to(device), "attention_mask": mask.to(device)}
 
 
 def settings(**given: Any) -> GenerationConfig:
@@ -56,19 +58,69 @@ def test_answers_are_those_of_generate(family: str, sampled: bool) -> None:
     """Greedy and sampled; they end where the model ends them."""
     made, given = model(family), prompts()
     found: list[Tensor] = []
-    sample = Sampler(made, torch.float32)
+    sample = Sampler(made, WIDTH, torch.float32)
     for answer in (sample, lambda **rest: expected(made, given, rest["generation_config"])):
         torch.manual_seed(5)
         config = settings(do_sample=True, top_k=0) if sampled else settings(do_sample=False)
         found.append(answer(**given, generation_config=config))
     assert torch.equal(*found)
-    assert any(found[0][:, 9:].eq(end).any() for end in ENDS) and made.config.use_cache is False
+    assert any(found[0][:, WIDTH:].eq(end).any() for end in ENDS) and made.config.use_cache is False
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_keys_and_values_stay_in_place(device: str) -> None:
+    """Prompts of any width up to the longest are answered from the same memory; other numbers of rows get their own."""
+    made = model("qwen3", device)
+    sample = Sampler(made, WIDTH, torch.float32)
+    kept: list[Any] = []
+    for rows, width in ((5, 9), (5, 6), (5, 9), (3, 7)):
+        given = prompts(rows, width, device)
+        found = sample(**given, generation_config=settings(do_sample=False))
+        assert torch.equal(found, expected(made, given, settings(do_sample=False)))
+        kept.append(sample.graph)
+    assert kept[0] is kept[1] is kept[2] is not kept[3]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tokens_are_drawn_as_often_as_the_model_says(device: str) -> None:
+    """The second and the fourth of many equal rows, at a temperature, within five standard errors."""
+    made, rows = model("llama", device), 20_000
+    ids = torch.tensor([[5, 9, 11]], device=device).repeat(rows, 1)
+    config = settings(do_sample=True, top_k=0, temperature=1.5)
+    torch.manual_seed(6)
+    found = Sampler(made, 3, torch.float32)(ids, torch.ones_like(ids), config)
+    for column in (4, 6):
+        before = found[:, :column]
+        going = ~torch.isin(before[:, 3:], torch.tensor(ENDS, device=device)).any(1)
+        with torch.no_grad():
+            logits = torch.cat([made.eval()(input_ids=part).logits[:, -1] for part in before[going].split(2000)])
+        odds = torch.softmax(logits / 1.5, -1)
+        seen = torch.nn.functional.one_hot(found[going, column], 61).float()
+        off = (seen - odds).sum(0) / (odds * (1 - odds)).sum(0).sqrt()
+        assert going.sum() > rows / 2 and off.abs().max() < 5
+
+
+@pytest.mark.parametrize("why", ["kinds of layers", "rotation", "kernel", "memory"])
+def test_what_has_no_graph_is_generated(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows, rotations that follow the length, other kernels of attention, and more keys and values than fit."""
+    made, given = model("qwen3"), prompts()
+    if why == "memory":
+        monkeypatch.setattr(Sampler, "_fits", lambda self, tokens: False)
+    elif why == "kinds of layers":
+        made.config.layer_types = ["sliding_attention", "full_attention"]
+    elif why == "rotation":
+        made.config.rope_parameters = made.config.rope_parameters | {"rope_type": "dynamic"}
+    else:
+        made.set_attn_implementation("eager")
+    sample = Sampler(made, WIDTH, torch.float32)
+    monkeypatch.setattr(sample.copy, "generate", lambda **rest: rest["generation_config"].max_new_tokens)
+    assert sample(**given, generation_config=settings(do_sample=False)) == 12 and sample.graph is None
 
 
 def test_a_step_of_the_trainer_changes_the_answers() -> None:
     """The copy has the weights that the model has when it is asked, also those that are used twice."""
     made, given = model("qwen3"), prompts()
-    sample = Sampler(made, torch.float32)
+    sample = Sampler(made, WIDTH, torch.float32)
     before = sample(**given, generation_config=settings(do_sample=False))
     with torch.no_grad():
         for parameter in made.parameters():
@@ -81,18 +133,18 @@ def test_a_step_of_the_trainer_changes_the_answers() -> None:
 def test_a_token_is_read_once() -> None:
     """Keys and values are kept though the model's own configuration says that training does without."""
     made, given = model("llama"), prompts()
-    sample, widths = Sampler(made, torch.float32), list[int]()
+    sample, widths = Sampler(made, WIDTH, torch.float32), list[int]()
     sample.copy.model.register_forward_pre_hook(
         lambda _, args, all: widths.append(all["input_ids"].shape[1]), with_kwargs=True
     )
     sample(**given, generation_config=settings(do_sample=False))
-    assert widths[0] == 9 and len(widths) > 2 and set(widths[1:]) == {1}
+    assert widths[0] == WIDTH and len(widths) > 2 and set(widths[1:]) == {1}
 
 
 def test_the_copy_is_of_bfloat16_and_rotates_in_float32() -> None:
     """By default; tied weights stay tied, and the model is as it was."""
     made = model("qwen3")
-    copy = Sampler(made).copy
+    copy = Sampler(made, WIDTH).copy
     assert {one.dtype for one in copy.parameters()} == {torch.bfloat16}
     assert copy.model.rotary_emb.inv_freq.dtype == torch.float32
     assert copy.lm_head.weight is copy.model.embed_tokens.weight
