@@ -19,12 +19,11 @@ bfloat16 products of float32 weights, fused AdamW, transformers' SDPA. Speeds ar
 pass" and "a quarter of them" TRL recomputes nothing in the backward pass, as ours; "recomputing" is TRL's default.
 SFT: TRL lays the rows of a pass end to end, so that its attention costs the square of a pass; ours lie side by side.
 DPO: ours computes the reference once before the first step, TRL in each step; "reference included" gives ours its
-share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; both sides
-generate with transformers, vLLM was not run. The conversations are the demo's, the tasks generated, the vocabulary has
-4,096 tokens. Learning rates of `prefer` and `reinforce` were chosen in runs that are not kept here. GRPO in 40 steps:
-4e-5 lost .050 +- .013 of greedy accuracy, 1.5e-5 gained .004 +- .010, 5e-6 .014 +- .007, and .023 +- .007 in 120. DPO
-on 1,900 pairs, preference and verifier accuracy: 1e-5 gained .009 +- .018 and .000 +- .023, 1e-4 .061 +- .027 and
--.130 +- .035; so neither here nor there both of its gates passed (benchmarks/align.py has the recipe where they do)."""
+share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; ours takes each
+token of all rows by one CUDA graph, TRL by transformers' `generate`, which a CPU's launches hold up: its times vary by a
+tenth from process to process. `vllm` is GRPO once more with answers by vLLM. The conversations are the demo's, the tasks
+generated, of which `instruct` learns the first half; the vocabulary has 4,096 tokens. Learning rates of `prefer` and
+`reinforce` were chosen in runs that are not kept here, by other seeds of sampling but the same held-out tasks."""
 
 
 def main() -> None:

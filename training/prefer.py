@@ -121,7 +121,7 @@ def _train(config: PreferConfig, work: "Work", place: Place) -> None:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from training.trainers import arguments, batches, curve, first_rank, keep_model, train, trainable
+    from training.trainers import arguments, batches, curve, first_rank, keep_model, longest_side, train, trainable
 
     class Encoded(DPOTrainer):
         """DPO on pairs that are tokens already: TRL's own encoding lets typed control tokens through."""
@@ -133,7 +133,7 @@ def _train(config: PreferConfig, work: "Work", place: Place) -> None:
     weights = [1.0, config.likelihood] if config.likelihood else None
     options = arguments(
         DPOConfig, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
-        **batches(config.batch_size, 2 * config.max_length, place), warmup_steps=config.warmup, logging_steps=1,
+        **batches(config.batch_size, 2 * longest_side(work.rows), place), warmup_steps=config.warmup, logging_steps=1,
         loss_type=[config.loss_type, "sft"] if weights else [config.loss_type], loss_weights=weights, beta=config.beta,
         # One forward pass over the pairs instead of one in every epoch, and no second model in memory.
         precompute_ref_log_probs=True, max_length=config.max_length, seed=config.seed,

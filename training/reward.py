@@ -173,12 +173,12 @@ def _train(config: RewardConfig, work: "Work", place: Place) -> None:
     from trl.trainer.reward_config import RewardConfig as Arguments
     from trl.trainer.reward_trainer import RewardTrainer
 
-    from training.trainers import arguments, batches, curve, first_rank, keep_model, train
+    from training.trainers import arguments, batches, curve, first_rank, keep_model, longest_side, train
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     options = arguments(
         Arguments, place, learning_rate=config.learning_rate, num_train_epochs=config.epochs,
-        **batches(config.batch_size, 2 * config.max_length, place), warmup_steps=config.warmup, logging_steps=1,
+        **batches(config.batch_size, 2 * longest_side(work.rows), place), warmup_steps=config.warmup, logging_steps=1,
         center_rewards_coefficient=config.center or None, max_length=None, seed=config.seed,
     )  # fmt: skip
     trainer = RewardTrainer(

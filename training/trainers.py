@@ -89,6 +89,13 @@ def batches(sequences: int, tokens: int, place: Place, most: int | None = None) 
     return {"per_device_train_batch_size": share, "gradient_accumulation_steps": own // share}
 
 
+def longest_side(rows: Any) -> int:
+    """Tokens of the longest side of these pairs (a datasets.Dataset), with its prompt where that is a column."""
+    prompts = rows["prompt_ids"] if "prompt_ids" in rows.column_names else [[]] * len(rows)
+    sides = zip(prompts, rows["chosen_ids"], rows["rejected_ids"], strict=True)
+    return max(len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in sides)
+
+
 def first_rank() -> bool:
     """Whether this process writes what all ranks of a training have made."""
     return int(os.environ.get("RANK", "0")) == 0
