@@ -20,10 +20,10 @@ pass" and "a quarter of them" TRL recomputes nothing in the backward pass, as ou
 SFT: TRL lays the rows of a pass end to end, so that its attention costs the square of a pass; ours lie side by side.
 DPO: ours computes the reference once before the first step, TRL in each step; "reference included" gives ours its
 share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; ours takes each
-token of all rows by one CUDA graph, TRL by transformers' `generate`, which a CPU's launches hold up: its times vary by a
-tenth from process to process. `vllm` is GRPO once more with answers by vLLM. The conversations are the demo's, the tasks
-generated, of which `instruct` learns the first half; the vocabulary has 4,096 tokens. Learning rates of `prefer` and
-`reinforce` were chosen in runs that are not kept here, by other seeds of sampling but the same held-out tasks."""
+token of all rows by one CUDA graph, TRL by transformers' `generate`, which a CPU's launches hold up: its times vary by
+a tenth from process to process. `vllm` is GRPO once more with answers by vLLM. The conversations are the demo's, the
+tasks generated, of which `instruct` learns the first half; the vocabulary has 4,096 tokens. Learning rates of `prefer`
+and `reinforce` were chosen in runs that are not kept here, on the same held-out tasks."""
 
 
 def main() -> None:

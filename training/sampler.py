@@ -29,8 +29,7 @@ def check_engine(engine: Engine, place: Place) -> None:
         raise ConfigError(f"{place.name}.sampler is vllm, which samples on a GPU only: here is none; take transformers")
     if engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ConfigError(
-            f"{place.name}.sampler is vllm, which is not installed: pip install -c constraints.txt -e '.[vllm]', "
-            "or take transformers"
+            f"{place.name}.sampler is vllm, which is not installed: take transformers, or see docs/scaling.md"
         )
 
 

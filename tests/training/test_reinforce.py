@@ -10,7 +10,7 @@ import pytest
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place, parts_of
-from data_curation.settings import InputError
+from data_curation.settings import ConfigError, InputError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.curriculum import prompt_order, teachable
 from training.reinforce import ReinforceConfig, encode_prompts, reinforce, verifier_reward
@@ -65,6 +65,16 @@ def test_no_training_fails_the_gate(
         {"gate": "greedy accuracy gained, above 0 by 2 standard errors", "value": 0.0, "standard_error": 0.0,
          "against": 0.0, "passed": False}
     ]  # fmt: skip
+
+
+def test_vllm_is_refused_without_a_gpu(
+    coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Before anything is measured."""
+    place = new_place()
+    with pytest.raises(ConfigError, match="sampler is vllm, which samples on a GPU only"):
+        reinforce(CONFIG.model_copy(update={"sampler": "vllm"}), coin_model, dialogues, unfit, place)
+    assert place.pieces() == []
 
 
 def test_resuming_gives_the_bytes_of_an_unbroken_run(

@@ -1,5 +1,7 @@
 """Guarantees of sampling while a model trains: the answers of its own `generate`, with the weights of the moment."""
 
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
@@ -7,7 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Qwen3Config
 
-from training.sampler import Sampler
+from data_curation.place import Place
+from data_curation.settings import ConfigError
+from training import sampler
+from training.sampler import Sampler, check_engine, engine_arguments
+from training.trainers import arguments
 
 PAD, ENDS = 1, [28, 54]
 WIDTH = 9
@@ -149,3 +155,29 @@ def test_the_copy_is_of_bfloat16_and_rotates_in_float32() -> None:
     assert copy.model.rotary_emb.inv_freq.dtype == torch.float32
     assert copy.lm_head.weight is copy.model.embed_tokens.weight
     assert made.training and all(one.dtype == torch.float32 and one.requires_grad for one in made.parameters())
+
+
+def test_vllm_needs_a_gpu_and_itself(new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are said before anything is read; transformers needs neither."""
+    place = new_place()
+    check_engine("transformers", place)
+    with pytest.raises(ConfigError, match=r"\.sampler is vllm, which samples on a GPU only: here is none"):
+        check_engine("vllm", place)
+    monkeypatch.setattr(sampler, "device_of", lambda place: "cuda")
+    monkeypatch.setattr(sampler.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"\.sampler is vllm, which is not installed: take transformers"):
+        check_engine("vllm", place)
+    monkeypatch.setattr(sampler.importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
+    check_engine("vllm", place)
+
+
+@pytest.mark.parametrize("trainer", ["GRPOConfig", "RLOOConfig"])
+def test_trl_takes_what_it_is_told_of_vllm(trainer: str, new_place: Callable[..., Place]) -> None:
+    """It samples beside the training, in the memory given, of prompts and answers of the lengths there are."""
+    import trl
+
+    kind, place = getattr(trl, trainer), new_place()
+    made = arguments(kind, place, **engine_arguments("vllm", 0.4, 96))
+    assert made.use_vllm and made.vllm_mode == "colocate"
+    assert made.vllm_gpu_memory_utilization == 0.4 and made.vllm_max_model_length == 96
+    assert not arguments(kind, place, **engine_arguments("transformers", 0.4, 96)).use_vllm

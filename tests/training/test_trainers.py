@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from data_curation.artifact import Artifact
@@ -17,6 +18,7 @@ from data_curation.settings import TransientError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from tests.training.phases import when_saved
 from training.instruct import InstructConfig, instruct
+from training.trainers import batches, longest_side
 
 CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, held_out_tasks=10, max_new_tokens=4)
 
@@ -78,3 +80,15 @@ def told_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """The lines of progress since the last look."""
     marked = [line for line in capfd.readouterr().out.splitlines() if line.startswith("@progress ")]
     return [json.loads(line.removeprefix("@progress ")) for line in marked]
+
+
+def test_a_pass_is_filled_by_the_longest_pair(new_place: Callable[..., Place]) -> None:
+    """Two sides of it, prompts included where they are kept apart, are what a row of a pass may take."""
+    answers = {"chosen_ids": [[1] * 4, [1] * 2], "rejected_ids": [[1], [1] * 7]}
+    assert longest_side(Dataset.from_dict(answers)) == 7
+    kept = Dataset.from_dict({"prompt_ids": [[1] * 9, [1] * 3], **answers})
+    assert longest_side(kept) == 13
+    place = new_place(micro_batch_tokens=4 * 2 * 13)
+    assert batches(16, 2 * longest_side(kept), place) == {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4
+    }  # fmt: skip
