@@ -66,7 +66,7 @@ class TokenGraph:
                 break
             if self.graph is None and step > WARM and input_ids.is_cuda:
                 self.graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self.graph):
+                with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                     self._step()
             if self.graph is None:
                 self._step()
