@@ -19,11 +19,11 @@ bfloat16 products of float32 weights, fused AdamW, transformers' SDPA. Speeds ar
 pass" and "a quarter of them" TRL recomputes nothing in the backward pass, as ours; "recomputing" is TRL's default.
 SFT: TRL lays the rows of a pass end to end, so that its attention costs the square of a pass; ours lie side by side.
 DPO: ours computes the reference once before the first step, TRL in each step; "reference included" gives ours its
-share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; ours takes each
-token of all rows by one CUDA graph, TRL by transformers' `generate`, which a CPU's launches hold up: its times vary by
-a tenth from process to process. `vllm` is GRPO once more with answers by vLLM. The conversations are the demo's, the
-tasks generated, of which `instruct` learns the first half; the vocabulary has 4,096 tokens. Learning rates of `prefer`
-and `reinforce` were chosen in runs that are not kept here, on the same held-out tasks."""
+share of that time over all its steps. GRPO counts samples, since answers differ in length by chance; ours
+samples from a copy in bfloat16, each token of all rows by one launch of a CUDA graph, TRL by transformers' `generate`.
+`vllm` is GRPO's first 40 steps once more, answers by vLLM, for their speed: too few for its gate. The conversations are
+the demo's, the tasks generated, of which `instruct` learns the first half; the vocabulary has 4,096 tokens. Learning
+rates of `prefer` and `reinforce` were chosen in runs that are not kept here, on the same held-out tasks."""
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class ReinforceConfig(Settings):
     clip: float = Field(default=0.2, gt=0)
     """PPO's clip range of the probability ratio."""
     sampler: Literal["transformers", "vllm"] = "transformers"
-    """What samples the answers; `vllm` is for GPUs and an extra package, and pays for large models and long answers."""
+    """What samples the answers; `vllm` is for large models on GPUs, and a package of its own (docs/scaling.md)."""
     vllm_memory: float = Field(default=0.3, gt=0, lt=1)
     """Share of a GPU's memory that vLLM takes beside what training needs."""
     temperature: float = Field(default=1.0, gt=0)
@@ -134,8 +134,8 @@ def _work(config: ReinforceConfig, source: Path, rows: list[Row], reward: Artifa
 def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
     from transformers import AutoTokenizer
 
-    from training.sampler import Sampler
-    from training.trainers import device_of, first_rank, keep_model, train, trainable
+    from training.sampler import sampled
+    from training.trainers import first_rank, keep_model, train, trainable
 
     tokenizer = AutoTokenizer.from_pretrained(work.source)
     rewards: list[Callable[..., list[float]]] = [verifier_reward(tokenizer.eos_token_id)]
@@ -147,9 +147,8 @@ def _train(config: ReinforceConfig, work: "Work", place: Place) -> None:
         model=trainable(work.source), reward_funcs=rewards, args=_options(config, place, weights, longest),
         train_dataset=work.rows, processing_class=tokenizer,
     )  # fmt: skip
-    if config.sampler == "transformers" and device_of(place) == "cuda":
-        trainer.model.generate = Sampler(trainer.model, longest)
-    train(trainer, work.checkpoint, place)
+    with sampled(trainer.model, config.sampler, longest, place):
+        train(trainer, work.checkpoint, place)
     if not first_rank():
         return
     _plots(place, trainer.state.log_history, work.judge is not None)

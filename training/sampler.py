@@ -6,6 +6,8 @@ are from a policy that differs from the trained one by bfloat16's rounding.
 
 import importlib.util
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -15,12 +17,15 @@ from transformers import GenerationConfig
 
 from data_curation.place import Place
 from data_curation.settings import ConfigError
-from training.token_graph import TokenGraph, has_graph
+from training.token_graph import TokenGraph, cache_bytes, has_graph
 from training.trainers import device_of
 
 Engine = Literal["transformers", "vllm"]
 SHARE = 0.25
-"""Of a GPU's free memory, for keys and values that stay in place; above that they grow as answers do."""
+"""Of a GPU's free memory, for keys and values that stay in place; above that they grow as answers do. What one token
+takes besides, some tensors of [rows, vocabulary] in float32, is left to the rest."""
+TRAINED = 12
+"""Bytes a parameter of gradients and moments, which come after the first answers."""
 
 
 def check_engine(engine: Engine, place: Place) -> None:
@@ -37,7 +42,8 @@ def engine_arguments(engine: Engine, memory: float, tokens: int) -> dict[str, An
     """Arguments of TRL's trainers for answers by this engine.
 
     vLLM runs in the trainer's own process, on its GPU. It holds `memory` (a share of the GPU's) for a copy of the
-    weights and for keys and values of rows with at most so many `tokens`, prompt and answer.
+    weights and for keys and values of rows with at most so many `tokens`, prompt and answer. For its sake torch gives
+    unused memory back, and its statistics of usage are turned off in this process's environment.
     """
     if engine == "transformers":
         return {}
@@ -49,6 +55,19 @@ def engine_arguments(engine: Engine, memory: float, tokens: int) -> dict[str, An
         "vllm_gpu_memory_utilization": memory,
         "vllm_max_model_length": tokens,
     }
+
+
+@contextmanager
+def sampled(model: Any, engine: Engine, longest: int, place: Place) -> Generator[None]:
+    """Within it `generate` of a model that trains on a GPU is a Sampler, whose memory is free again afterwards."""
+    if engine != "transformers" or device_of(place) != "cuda":
+        yield
+        return
+    model.generate = Sampler(model, longest)
+    try:
+        yield
+    finally:
+        del model.generate
 
 
 class Sampler:
@@ -70,24 +89,21 @@ class Sampler:
         for into, parameter in zip(self.copy.parameters(), self.model.parameters(), strict=True):
             into.copy_(parameter)
         rows, length = len(input_ids), self.longest + generation_config.max_new_tokens
-        if not (has_graph(self.copy) and (self._kept(rows) or self._fits(rows * length))):
+        kept = self.graph is not None and self.graph.config is generation_config and len(self.graph.tokens) == rows
+        if not kept:
+            self.graph = None  # before the next one takes as much
+            if has_graph(self.copy) and self._fits(rows * length):
+                self.graph = TokenGraph(self.copy, rows, length, generation_config)
+        if self.graph is None:
             return self.copy.generate(
                 input_ids=input_ids, attention_mask=attention_mask, generation_config=generation_config, **given
             )
-        if self.graph is None or not self._kept(rows):
-            self.graph = None  # before the next one takes as much
-            self.graph = TokenGraph(self.copy, rows, length, generation_config)
         return self.graph(input_ids, attention_mask)
 
-    def _kept(self, rows: int) -> bool:
-        return self.graph is not None and len(self.graph.tokens) == rows
-
     def _fits(self, tokens: int) -> bool:
-        """Whether keys and values of so many tokens, which stay, leave most of the GPU's free memory to training."""
+        """Whether keys and values of so many tokens, which stay, leave most of the GPU's memory to training."""
         if self.copy.device.type != "cuda":
             return True
-        config = self.copy.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self.copy.dtype.itemsize
         unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return token * tokens < SHARE * (torch.cuda.mem_get_info()[0] + unused)
+        trained = TRAINED * sum(one.numel() for one in self.model.parameters())
+        return cache_bytes(self.copy, tokens) < SHARE * (torch.cuda.mem_get_info()[0] + unused - trained)

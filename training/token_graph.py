@@ -1,7 +1,6 @@
-"""Answers of a model on a GPU, each token of all rows by one CUDA graph.
+"""Answers of a model on a GPU: each token of all rows is one launch of a recorded CUDA graph.
 
-A small model's kernels end sooner than a CPU launches the next ones: a token of 512 rows and 116M parameters takes 20
-to 30 ms by `generate` on an H100, whatever the GPU could do. A graph is launched once.
+By `generate` a CPU launches the kernels of every token one by one, and a small model's kernels end sooner.
 """
 
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, StaticCache
+from transformers.cache_utils import StaticLayer
 
 WARM = 2
 """Tokens before the graph is made, so that libraries have allocated what they need."""
@@ -18,20 +18,27 @@ LOOK = 8
 
 def has_graph(model: Any) -> bool:
     """Whether a token of this model always runs the same kernels: full attention, rotations that no length changes."""
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    rotation = (getattr(model.config, "rope_parameters", None) or {}).get("rope_type", "default")
     return (
-        kinds == {"full_attention"}
+        all(type(layer) is StaticLayer for layer in StaticCache(config=model.config, max_cache_len=8).layers)
         and rotation not in ("dynamic", "longrope")
-        and config._attn_implementation == "sdpa"
+        and model.config._attn_implementation == "sdpa"
     )
+
+
+def cache_bytes(model: Any, tokens: int) -> int:
+    """Of the keys and values of so many tokens, those of all rows."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * head * model.dtype.itemsize * tokens
 
 
 class TokenGraph:
     """Stands for `generate` of a model whose weights change in place, for so many `rows` of at most `length` tokens.
 
-    `config` says how many tokens are added and which end an answer; of sampling, only its temperature is heard.
+    `config` says how many tokens are added, for which `length` has room beside the prompts, and which end an answer; of
+    sampling, only its temperature is heard.
     """
 
     def __init__(self, model: Any, rows: int, length: int, config: GenerationConfig) -> None:

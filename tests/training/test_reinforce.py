@@ -1,19 +1,23 @@
 """Online training: rises from its own step 0, counts only answers that end, resumes to the same bytes."""
 
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place, parts_of
 from data_curation.settings import ConfigError, InputError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
+from training import sampler
 from training.curriculum import prompt_order, teachable
 from training.reinforce import ReinforceConfig, encode_prompts, reinforce, verifier_reward
+from training.sampler import Sampler
 
 # TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -65,6 +69,28 @@ def test_no_training_fails_the_gate(
         {"gate": "greedy accuracy gained, above 0 by 2 standard errors", "value": 0.0, "standard_error": 0.0,
          "against": 0.0, "passed": False}
     ]  # fmt: skip
+
+
+def test_answers_by_a_graph_train_as_those_of_generate(
+    coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What samples on a GPU, here on a CPU in float32: the same model bytes, and nothing of it is kept afterwards."""
+    usual, by_graph = new_place("usual"), new_place("graph")
+    reinforce(CONFIG, coin_model, dialogues, unfit, usual)
+    made: list[weakref.ref[Sampler]] = []
+
+    def sampler_of(model: Any, longest: int) -> Sampler:
+        one = Sampler(model, longest, torch.float32)
+        made.append(weakref.ref(one))
+        return one
+
+    monkeypatch.setattr(sampler, "device_of", lambda place: "cuda")
+    monkeypatch.setattr(sampler, "Sampler", sampler_of)
+    reinforce(CONFIG, coin_model, dialogues, unfit, by_graph)
+    assert len(made) == 1 and made[0]() is None
+    digests = [parts_of(place.pieces())["model"].digest for place in (usual, by_graph)]
+    assert digests[0] == digests[1]
 
 
 def test_vllm_is_refused_without_a_gpu(

@@ -1,18 +1,20 @@
 """Guarantees of sampling while a model trains: the answers of its own `generate`, with the weights of the moment."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig, Qwen3Config
 
 from data_curation.place import Place
 from data_curation.settings import ConfigError
 from training import sampler
 from training.sampler import Sampler, check_engine, engine_arguments
+from training.token_graph import TokenGraph, cache_bytes
 from training.trainers import arguments
 
 PAD, ENDS = 1, [28, 54]
@@ -23,7 +25,7 @@ DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 def model(family: str, device: str = "cpu") -> Any:
     """A small model of random weights, as a trainer has it."""
     torch.manual_seed(3)
-    kind = {"llama": LlamaConfig, "qwen3": Qwen3Config}[family]
+    kind = {"llama": LlamaConfig, "qwen3": Qwen3Config, "mistral": MistralConfig}[family]
     config = kind(
         vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, tie_word_embeddings=True, use_cache=False, bos_token_id=0,
@@ -77,14 +79,26 @@ def test_answers_are_those_of_generate(family: str, sampled: bool) -> None:
 def test_keys_and_values_stay_in_place(device: str) -> None:
     """Prompts of any width up to the longest are answered from the same memory; other numbers of rows get their own."""
     made = model("qwen3", device)
-    sample = Sampler(made, WIDTH, torch.float32)
+    sample, same, shorter = Sampler(made, WIDTH, torch.float32), settings(do_sample=False), settings(do_sample=False)
+    shorter.max_new_tokens = 3
     kept: list[Any] = []
-    for rows, width in ((5, 9), (5, 6), (5, 9), (3, 7)):
+    for rows, width, config in ((5, 9, same), (5, 6, same), (5, 9, same), (3, 7, same), (3, 7, shorter)):
         given = prompts(rows, width, device)
-        found = sample(**given, generation_config=settings(do_sample=False))
-        assert torch.equal(found, expected(made, given, settings(do_sample=False)))
+        found = sample(**given, generation_config=config)
+        assert torch.equal(found, expected(made, given, deepcopy(config)))
         kept.append(sample.graph)
-    assert kept[0] is kept[1] is kept[2] is not kept[3]
+    assert kept[0] is kept[1] is kept[2] is not kept[3] and kept[3] is not kept[4]
+    layers = kept[4].cache.layers
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    assert held == cache_bytes(sample.copy, 3 * (WIDTH + 3))
+
+
+def test_every_token_of_a_prompt_sees_one() -> None:
+    """Itself where it is padding: kernels of a GPU make no number of a row without any."""
+    graph = TokenGraph(model("llama"), 5, WIDTH + 12, settings())
+    graph(**prompts())
+    graph.seen.zero_()
+    assert graph._causal(WIDTH).sum(-1).eq(1).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -106,14 +120,16 @@ def test_tokens_are_drawn_as_often_as_the_model_says(device: str) -> None:
         assert going.sum() > rows / 2 and off.abs().max() < 5
 
 
-@pytest.mark.parametrize("why", ["kinds of layers", "rotation", "kernel", "memory"])
+@pytest.mark.parametrize("why", ["kinds of layers", "window", "rotation", "kernel", "memory"])
 def test_what_has_no_graph_is_generated(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows, rotations that follow the length, other kernels of attention, and more keys and values than fit."""
-    made, given = model("qwen3"), prompts()
+    made, given = model("mistral" if why == "window" else "qwen3"), prompts()
     if why == "memory":
         monkeypatch.setattr(Sampler, "_fits", lambda self, tokens: False)
+    elif why == "window":
+        made.config.sliding_window = 4
     elif why == "kinds of layers":
-        made.config.layer_types = ["sliding_attention", "full_attention"]
+        made.config.sliding_window, made.config.layer_types = 4, ["sliding_attention", "full_attention"]
     elif why == "rotation":
         made.config.rope_parameters = made.config.rope_parameters | {"rope_type": "dynamic"}
     else:

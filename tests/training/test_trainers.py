@@ -17,8 +17,11 @@ from data_curation.place import Place
 from data_curation.settings import TransientError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from tests.training.phases import when_saved
+from training import trainers
 from training.instruct import InstructConfig, instruct
-from training.trainers import batches, longest_side
+from training.prefer import PreferConfig, prefer
+from training.reward import RewardConfig, reward
+from training.trainers import longest_side
 
 CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, held_out_tasks=10, max_new_tokens=4)
 
@@ -82,13 +85,43 @@ def told_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("@progress ")) for line in marked]
 
 
-def test_a_pass_is_filled_by_the_longest_pair(new_place: Callable[..., Place]) -> None:
-    """Two sides of it, prompts included where they are kept apart, are what a row of a pass may take."""
+def test_the_longest_side_has_its_prompt() -> None:
+    """Where prompts are kept apart, as for `prefer`; rows of `reward` hold them on both sides."""
     answers = {"chosen_ids": [[1] * 4, [1] * 2], "rejected_ids": [[1], [1] * 7]}
     assert longest_side(Dataset.from_dict(answers)) == 7
-    kept = Dataset.from_dict({"prompt_ids": [[1] * 9, [1] * 3], **answers})
-    assert longest_side(kept) == 13
-    place = new_place(micro_batch_tokens=4 * 2 * 13)
-    assert batches(16, 2 * longest_side(kept), place) == {
-        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4
-    }  # fmt: skip
+    assert longest_side(Dataset.from_dict({"prompt_ids": [[1] * 9, [1] * 3], **answers})) == 13
+
+
+# TRL 1.16 (trl/models/utils.py) reads the old name of what transformers 5.23 renamed.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("stage", ["reward", "prefer"])
+def test_a_pass_is_filled_by_the_longest_pair(
+    stage: str, coin_model: Artifact, pairs: Artifact, unfit: Artifact, new_place: Callable[..., Place],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Four such pairs fit into the tokens of a pass, however long the settings would let them be."""
+    seen: list[Any] = []
+
+    class SeenError(Exception):
+        """Nothing has to be trained."""
+
+    def look(trainer: Any, *rest: Any) -> None:
+        seen.append(trainer)
+        raise SeenError
+
+    monkeypatch.setattr(trainers, "train", look)
+
+    def rows_of_a_pass(tokens: int, name: str) -> int:
+        place = new_place(name, micro_batch_tokens=tokens)
+        with pytest.raises(SeenError):
+            if stage == "reward":
+                reward(RewardConfig(batch_size=16, max_length=900), coin_model, pairs, place)
+            else:
+                prefer(PreferConfig(batch_size=16, max_length=900), coin_model, pairs, unfit, place)
+        return seen[-1].args.per_device_train_batch_size
+
+    assert rows_of_a_pass(1, "first") == 1
+    longest = longest_side(seen[0].train_dataset)
+    assert 8 < longest < 100
+    assert rows_of_a_pass(4 * 2 * longest, "four") == 4
+    assert rows_of_a_pass(4 * 2 * longest - 1, "fewer") == 2
