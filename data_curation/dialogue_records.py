@@ -8,7 +8,7 @@ from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.dialogue_rows import Dialogue, Drops
 from data_curation.dialogues import DialoguesConfig
-from data_curation.preferences import is_preference, margin_of, sides_of
+from data_curation.preferences import margin_of, preference_of, sides_of
 from data_curation.settings import InputError
 from data_curation.sources.listing import uri_of
 from data_curation.sources.source import Source
@@ -46,9 +46,9 @@ def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:
     raw = cast(dict[str, Any], record)
     if needs_tools(raw):
         raise Dropped("needs tools")
-    if is_preference(raw):
-        messages, rejected = sides_of(raw, config.max_turns, config.max_bytes)
-        return Dialogue(source, messages, rejected=rejected, margin=margin_of(raw))
+    if preference := preference_of(raw):
+        messages, rejected = sides_of(preference, config.max_turns, config.max_bytes)
+        return Dialogue(source, messages, rejected=rejected, margin=margin_of(preference))
     return Dialogue(source, validated(messages_of(raw), config.max_turns, config.max_bytes))
 
 

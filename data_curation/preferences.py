@@ -1,6 +1,7 @@
 """One preference record of any known format as a prompt with two different replies."""
 
 import math
+import random
 import re
 from typing import Any, cast
 
@@ -10,16 +11,40 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def is_preference(raw: dict[str, Any]) -> bool:
-    """Whether a record has a chosen and a rejected side."""
-    return "chosen" in raw and "rejected" in raw
+def preference_of(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """The record with a `chosen` and a `rejected` side, none if it holds no preference.
+
+    Of several rated replies to an `instruction` (UltraFeedback as its authors published it) the best one is chosen and
+    one of those rated lower rejected, drawn by the prompt: always the worst would make the pairs easy (Zephyr, Tunstall
+    et al. 2023). The ratings are the means of the four aspects, which the set's wrong overall scores do not touch.
+    """
+    if "chosen" in raw and "rejected" in raw:
+        return raw
+    if "instruction" not in raw or not isinstance(raw.get("completions"), list):
+        return None
+    rated = _rated(cast(list[Any], raw["completions"]))
+    worse = [one for one in rated if one[1] < rated[0][1]]
+    if not worse:
+        raise Dropped("no reply is rated above another")
+    (chosen, best), (rejected, lower) = rated[0], random.Random(str(raw["instruction"])).choice(worse)
+    sides = {"prompt": raw["instruction"], "chosen": chosen, "rejected": rejected}
+    return sides | {"score_chosen": best, "score_rejected": lower}
+
+
+def _rated(completions: list[Any]) -> list[tuple[str, float]]:
+    """Replies with text and their ratings, the best first: the means of the aspects or, without any, overall scores."""
+    replies = [cast(dict[str, Any], one) for one in completions if isinstance(one, dict) and one.get("response")]
+    for name in ("fine-grained_score", "overall_score"):
+        if rated := [(one["response"], float(one[name])) for one in replies if _is_score(one.get(name))]:
+            return sorted(rated, key=lambda one: -one[1])
+    return []
 
 
 def sides_of(raw: dict[str, Any], max_turns: int, max_bytes: int) -> tuple[list[dict[str, str]], str]:
     """The validated conversation with the chosen reply last, and the reply that was rejected.
 
-    Sides are replies (strings, or messages behind `prompt`), whole conversations (UltraFeedback, Tulu 3, SmolTalk2), or
-    transcripts of "Human:" and "Assistant:" (HH).
+    Sides are replies (strings, or messages behind `prompt`), whole conversations (UltraFeedback binarised, Tulu 3,
+    SmolTalk2), or transcripts of "Human:" and "Assistant:" (HH).
     """
     chosen, rejected = (
         validated(with_system(raw, _side(raw[name], raw.get("prompt"))), max_turns, max_bytes)
@@ -35,12 +60,16 @@ def sides_of(raw: dict[str, Any], max_turns: int, max_bytes: int) -> tuple[list[
 def margin_of(raw: dict[str, Any]) -> float | None:
     """By which the chosen side was scored higher (UltraFeedback's `score_chosen`), none where it was not."""
     scores = [raw.get(name) for name in ("score_chosen", "score_rejected")]
-    if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
+    if not all(_is_score(score) for score in scores):
         return None
     chosen, rejected = (float(cast(float, score)) for score in scores)
     if chosen < rejected:
         raise Dropped("chosen side has the lower score")
     return chosen - rejected
+
+
+def _is_score(score: Any) -> bool:
+    return isinstance(score, int | float) and math.isfinite(score)
 
 
 def _side(side: Any, prompt: Any) -> list[Any]:

@@ -13,5 +13,5 @@ decontaminate = stage(
 tokenizer = stage("data_curation.tokenizer:tokenizer", version=2)
 shard = stage("data_curation.shard:shard", version=2)
 dialogues = stage(
-    "data_curation.dialogues:dialogues", version=2, takes={"sources": ("files",), "evaluations": ("files",)}
+    "data_curation.dialogues:dialogues", version=3, takes={"sources": ("files",), "evaluations": ("files",)}
 )

@@ -15,6 +15,16 @@ def sides(chosen: list[str], rejected: list[str]) -> dict[str, Any]:
     return {"chosen": chat(*chosen)["messages"], "rejected": chat(*rejected)["messages"]}
 
 
+def rated(*scores: Any, **more: Any) -> dict[str, Any]:
+    """A record of replies A, B, ... to Q with their ratings, as UltraFeedback's authors publish it."""
+    replies = [
+        {"model": "m", "response": chr(65 + number), "fine-grained_score": score, "overall_score": 10 - number,
+         "custom_system_prompt": "Be honest.", "annotations": {"honesty": {"Rating": "5"}}, "critique": "good"}
+        for number, score in enumerate(scores)
+    ]  # fmt: skip
+    return {"source": "sharegpt", "instruction": "Q", "models": ["m"], "completions": replies, **more}
+
+
 def hh(*turns: str) -> str:
     """A transcript as HH writes it."""
     names = ("Human", "Assistant") * len(turns)
@@ -31,8 +41,9 @@ def hh(*turns: str) -> str:
          "score_rejected": 5.0, **sides(["Q", "A"], ["Q", "B"])},
         sides(["Q", "A"], ["Q", "B"]),
         {"chosen": hh("Q", "A"), "rejected": hh("Q", "B")},
+        rated(4.5, 2.25),
     ],
-    ids=["strings", "mixed", "replies", "UltraFeedback", "Tulu 3", "HH"],
+    ids=["strings", "mixed", "replies", "UltraFeedback binarised", "Tulu 3", "HH", "UltraFeedback"],
 )  # fmt: skip
 def test_every_known_shape_gives_the_same_sides(tmp_path: Path, record: dict[str, Any]) -> None:
     """The prompt, the chosen and the rejected reply come out the same, in the part of the preference records alone."""
@@ -75,6 +86,9 @@ def test_turns_before_the_reply_and_system_prompts_stay(tmp_path: Path) -> None:
         ({"chosen": hh("Q"), "rejected": hh("R")}, "no assistant turn"),
         ({"prompt": "Q", "chosen": "A", "rejected": "B" * 200}, "longer than max_bytes"),
         ({**GOOD, "score_chosen": 1.0, "score_rejected": 2}, "chosen side has the lower score"),
+        (rated(3.0, 3.0, None), "no reply is rated above another"),
+        (rated(), "no reply is rated above another"),
+        ({"instruction": "Q", "completions": [7, {"response": "A"}]}, "no reply is rated above another"),
         ({"prompt": 1, "chosen": "A", "rejected": "B"}, "content is not text"),
     ],
 )
@@ -95,6 +109,21 @@ def test_scores_become_a_margin(tmp_path: Path) -> None:
     make(tmp_path, [*lines, chat("x", "y")], **ALL_TRAIN)
     found = {row["messages"][0]["content"]: row["margin"] for row in rows(tmp_path, "train-preferences")}
     assert found == {"Q0": 5.5, "Q1": 0.0, "Q2": None, "Q3": None}
+
+
+def test_the_best_rated_reply_is_chosen_and_a_worse_one_rejected(tmp_path: Path) -> None:
+    """Of rated replies: by their aspects, else by their overall score; the rejected ones are not always the worst."""
+    lines: list[Any] = [rated(1.0, 4.5, 4.5, 2.0, instruction=f"word{number}") for number in range(40)]
+    lines += [rated(None, None, None, instruction="overall"), chat("x", "y")]
+    make(tmp_path, lines, **ALL_TRAIN)
+    found = rows(tmp_path, "train-preferences")
+    overall = next(row for row in found if row["messages"][0]["content"] == "overall")
+    assert overall["messages"][-1]["content"] == "A" and (overall["rejected"], overall["margin"]) in {
+        ("B", 1),
+        ("C", 2),
+    }
+    pairs = [(row["messages"][-1]["content"], row["rejected"], row["margin"]) for row in found if row is not overall]
+    assert len(pairs) == 40 and set(pairs) == {("B", "A", 3.5), ("B", "D", 2.5)}
 
 
 def test_preferences_and_chats_of_one_prompt_share_its_split(tmp_path: Path) -> None:
