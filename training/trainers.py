@@ -141,15 +141,15 @@ class CheckpointPieces(TrainerCallback):
         self.logged = {name: float(logs[name]) for name in DRAWN if name in logs}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A checkpoint when it is time or the end is asked for, which then follows; the last step needs neither."""
+        """A checkpoint when it is time, which the last step does not need, or when the end is asked for."""
         if self.progress:
             self.progress.update(1, _last_loss(state.log_history), self.logged)
         self.logged = {}
-        if state.global_step < state.max_steps:
-            due = time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
-            due, self.ended = _agreed(due and first_rank(), self.asked.is_set(), args.device)
-            control.should_save = control.should_save or due or self.ended
-            control.should_training_stop = control.should_training_stop or self.ended
+        due = state.global_step < state.max_steps and first_rank()
+        due = due and time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
+        due, self.ended = _agreed(due, self.asked.is_set(), args.device)
+        control.should_save = control.should_save or due or self.ended
+        control.should_training_stop = control.should_training_stop or self.ended
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send the finished checkpoint as one piece and drop those older than the newest two."""

@@ -20,8 +20,9 @@ from tests.training.phases import when_saved
 from training import trainers
 from training.instruct import InstructConfig, instruct
 from training.prefer import PreferConfig, prefer
+from training.reinforce import ReinforceConfig, reinforce
 from training.reward import RewardConfig, reward
-from training.trainers import longest_side
+from training.trainers import CheckpointPieces, longest_side
 
 CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, held_out_tasks=10, max_new_tokens=4)
 
@@ -29,7 +30,7 @@ CONFIG = InstructConfig(learning_rate=5e-3, seq_len=96, batch_size=4, epochs=3, 
 @pytest.fixture
 def dialogues(tmp_path: Path) -> Artifact:
     """Coin tasks."""
-    splits = {"train": coins(0, 120), "test": coins(200, 210)}
+    splits = {"train": coins(0, 120), "dev": coins(200, 210), "test": coins(210, 220)}
     files = {split: {"00000.parquet": parquet(rows, DIALOGUES)} for split, rows in splits.items()}
     return artifact("dialogues", tmp_path / "dialogues", files)
 
@@ -77,6 +78,45 @@ def test_sigterm_saves_and_ends(
     instruct(config, tiny_model, dialogues, again)
     models = [load_file(Path(place.home) / "model/model.safetensors") for place in (again, whole)]
     assert all(torch.equal(models[0][name], weight) for name, weight in models[1].items())
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("stage", ["instruct", "reward", "prefer", "reinforce"])
+def test_sigterm_in_the_last_step_is_heard(
+    stage: str, coin_model: Artifact, dialogues: Artifact, pairs: Artifact, unfit: Artifact,
+    new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It ends with a checkpoint from which no step is left; the next attempt has the unbroken run's model."""
+
+    def work(place: Place) -> dict[str, torch.Tensor]:
+        if stage == "instruct":
+            instruct(CONFIG, coin_model, dialogues, place)
+        elif stage == "reward":
+            reward(RewardConfig(epochs=1), coin_model, pairs, place)
+        elif stage == "prefer":
+            prefer(PreferConfig(epochs=1), coin_model, pairs, unfit, place)
+        else:
+            few = {"prompts_per_step": 4, "samples": 4, "max_new_tokens": 4, "easiest": 1, "hardest": 0}
+            config = ReinforceConfig(steps=3, warmup=0, learning_rate=1e-3, **few)
+            reinforce(config, coin_model, dialogues, unfit, place)
+        return load_file(Path(place.home) / "model/model.safetensors")
+
+    whole, broken, again = (new_place(name) for name in ("whole", "broken", "again"))
+    wanted = work(whole)
+    heard = CheckpointPieces.on_step_end
+
+    def ask(pieces: CheckpointPieces, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == state.max_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        heard(pieces, args, state, control, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(TransientError, match="SIGTERM ended it") as told:
+        patch.setattr(CheckpointPieces, "on_step_end", ask)
+        work(broken)
+    step = int(str(told.value).split("step ")[1].split(";")[0])
+    assert f"checkpoint-{step:06d}" in again.adopt(broken.home)
+    found = work(again)
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
 
 
 def told_of(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
