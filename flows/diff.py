@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flows.terminal import print_table
+from training.verdict import FAILED, UNMEASURED, outcome
 
 if TYPE_CHECKING:
     from tasks.artifact import Manifest
@@ -139,7 +140,10 @@ def _figure(figure: dict[str, Any] | None) -> str:
     value, error = figure["value"], figure.get("standard_error")
     words = f"{value:.4g}" if isinstance(value, float) else str(value)
     words += f" ± {error:.2g}" if error is not None else ""
-    return words + ({True: " passed", False: " FAILED", None: ""}[figure.get("passed")])
+    if "passed" not in figure:
+        return words
+    found = outcome(figure)
+    return found if found == UNMEASURED else f"{words} {'FAILED' if found == FAILED else found}"
 
 
 def _text(value: Any) -> str:

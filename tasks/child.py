@@ -64,13 +64,16 @@ def _device() -> str:
 
 
 def _finite(counts: dict[str, Any]) -> dict[str, Any]:
-    """The counts with null for metrics that are no number, which JSON cannot say, and a warning for each."""
+    """The counts with null for metrics that are no number, which JSON cannot say, and a warning for each.
+
+    A gate's value becomes the word for it: null would say that nothing was measured, and such a gate ends no run.
+    """
     for kind in ("metrics", "gates"):
         named = counts[kind].items() if kind == "metrics" else ((gate["gate"], gate) for gate in counts[kind])
         for name, one in named:
             for field, value in one.items():
                 if isinstance(value, float) and not math.isfinite(value):
-                    one[field] = None
+                    one[field] = str(value) if kind == "gates" and field == "value" else None
                     counts["warnings"].append(f"{name}: its {field.replace('_', ' ')} is {value}")
     return counts
 

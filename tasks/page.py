@@ -12,6 +12,7 @@ from tasks.budget import budget, suggestion, tables
 from tasks.funnel import FLOW, flow, stage_funnel
 from tasks.run import Run, StageRecord
 from training.pretrain import PretrainConfig
+from training.verdict import FAILED, outcome
 
 
 def stage_page(record: StageRecord, run: Run) -> str:
@@ -159,8 +160,9 @@ def _code(text: str) -> str:
 
 
 def _gate(gate: dict[str, Any]) -> list[str]:
-    verdict = "passed" if gate["passed"] else "**FAILED**"
-    return [gate["gate"], metric_text(gate), str(gate["against"]), verdict]
+    words = outcome(gate)
+    shown = f"**{words.upper()}**" if words == FAILED else words
+    return [gate["gate"], metric_text(gate), str(gate["against"]), shown]
 
 
 def _inputs(manifest: Manifest) -> list[list[str]]:

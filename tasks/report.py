@@ -17,6 +17,7 @@ from tasks.page import metric_text
 from tasks.plan import against
 from tasks.run import Run, StageRecord
 from tasks.secrets import clean
+from training.verdict import outcome
 
 
 def publish_report(run: Run, state: str, error: str) -> str:
@@ -67,7 +68,7 @@ def report_data(run: Run, state: str, error: str) -> dict[str, Any]:
             if record.manifest and (funnel := stage_funnel(record.manifest, record.uri))
         ],
         "gates": [
-            {"stage": record.name, **gate}
+            {"stage": record.name, **gate, "outcome": outcome(gate)}
             for record in run.stages
             if record.manifest
             for gate in record.manifest.counts.gates

@@ -36,7 +36,7 @@ class RunConfig(Settings):
     export: str | None = None
     """Folder for report.html, report.json and model/; none is out/<preset>."""
     gates: Literal["warn", "enforce"] = "warn"
-    """Whether a failed gate of a stage is shown, or ends the run."""
+    """Whether a failed gate of a stage is shown, or ends the run (not one that measured nothing or only advises)."""
     retries: int = Field(default=2, ge=0)
     """Further tries of a stage after a transient error."""
     retry_seconds: float = Field(default=5.0, ge=0)

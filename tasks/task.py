@@ -34,6 +34,7 @@ from tasks.sources import fetch_sources
 from tasks.stage import Stage
 from tasks.store import Found
 from tasks.why import code_warning, decide
+from training.verdict import PASSED, UNMEASURED, outcome, stops
 
 
 def stage_task(run: Run, name: str) -> Task[..., Any]:
@@ -95,10 +96,12 @@ def _execute(stage: Stage, config: Settings, name: str, inputs: Mapping[str, Any
     assert found.manifest is not None
     artifact = found.manifest.artifact(name, found.home)
     if record.state == "cached":
+        _enforce_gates(run, record)  # else a run that a gate has ended would pass it when it is started again
         return Completed(name="Cached", message=f"{name}: {found.home}", data=artifact)
     show_page(name, lambda: stage_page(record, run))
     for warning in found.manifest.counts.warnings:
         say(f"{name}: {warning}", logging.WARNING)
+    _say_gates(record)
     _enforce_gates(run, record)
     return Completed(name="Made", message=f"{name}: {record.why}", data=artifact)
 
@@ -160,12 +163,20 @@ def _finish(run: Run, stage: Stage, record: StageRecord, found: Found, made: boo
         say(warning, logging.WARNING)
 
 
+def _say_gates(record: StageRecord) -> None:
+    """Every gate that did not pass, with what it measured."""
+    assert record.manifest is not None
+    for gate in record.manifest.counts.gates:
+        found = outcome(gate)
+        if found == UNMEASURED:
+            say(f"{record.name}: gate not measured: {gate['gate']}", logging.WARNING)
+        elif found != PASSED:
+            text = f"{gate['gate']}: {metric_text(gate)} against {gate['against']}"
+            say(f"{record.name}: gate {found}: {text}", logging.WARNING)
+
+
 def _enforce_gates(run: Run, record: StageRecord) -> None:
     assert record.manifest is not None
-    failed = [gate for gate in record.manifest.counts.gates if not gate["passed"]]
-    for gate in failed:
-        text = f"{gate['gate']}: {metric_text(gate)} against {gate['against']}"
-        say(f"{record.name}: gate failed: {text}", logging.WARNING)
+    failed = [str(gate["gate"]) for gate in record.manifest.counts.gates if stops(gate)]
     if failed and run.settings.gates == "enforce":
-        names = ", ".join(str(gate["gate"]) for gate in failed)
-        raise StageError(f"{record.name}: gate failed: {names} (run.gates is enforce)")
+        raise StageError(f"{record.name}: gate failed: {', '.join(failed)} (run.gates is enforce)")
