@@ -4,6 +4,7 @@ from flows.config import PipelineConfig
 from flows.settled import settled
 from tasks import pins
 from tasks.curation import clean, decontaminate, dedup, dialogues, extract, shard, tokenizer
+from tasks.facts import stage_facts
 from tasks.sources import listed
 from tasks.stage import Output
 from tasks.training import evaluate, instruct, pairs, prefer, pretrain, publish, reinforce, reward
@@ -59,4 +60,4 @@ def road(config: PipelineConfig) -> Output:
     scores.append(rival)
     for name, model in {"dpo": dpo, "grpo": grpo}.items():
         scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=model, **data, sft=rival))
-    return publish(config.publish, model=grpo, evaluations=scores)
+    return publish(config.publish.of(stage_facts()), model=grpo, evaluations=scores)

@@ -33,4 +33,4 @@ evaluate = stage(
         "sft": ("answers",),
     },
 )
-publish = stage("training.publish:publish", version=3, takes={"evaluations": ("scores",)})
+publish = stage("training.publish:publish", version=4, takes={"evaluations": ("scores",)})
