@@ -11,7 +11,7 @@ from benchmarks.align_gpu_scales import Scale
 from benchmarks.align_gpu_stages import Clock, place_of, published
 from data_curation.counts import Counts
 from data_curation.documents import read_rows
-from training.curriculum import prompt_order, task_rows, teachable
+from training.curriculum import prompt_order, teachable, usable_tasks
 from training.instruct import taught
 from training.trainers import device_of
 
@@ -73,7 +73,7 @@ def _sft(scale: Scale, folder: Path, given: dict[str, Any], clock: Clock) -> Any
     )  # fmt: skip
     # Our stage drops what is longer than a row; TRL would cut it, and the data would not be equal.
     encoded = encode_all(AutoTokenizer.from_pretrained(_model("base", folder)), [row["messages"] for row in rows])
-    kept = [row for row, (ids, _) in zip(rows, encoded, strict=True) if len(ids) <= config.seq_len]
+    kept = [row for row, (ids, _) in zip(rows, encoded, strict=True) if len(ids) <= (config.seq_len or 0)]
     data = Dataset.from_list([{"messages": row["messages"]} for row in kept])
     return SFTTrainer(model=_model("base", folder), args=arguments, train_dataset=data, callbacks=[clock])
 
@@ -122,10 +122,14 @@ def _grpo(scale: Scale, folder: Path, given: dict[str, Any], clock: Clock) -> An
 
 def _prompts(scale: Scale, folder: Path) -> list[dict[str, Any]]:
     """The tasks that our stage trained on: those of families that were neither solved nor out of reach."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     config, talks = scale.reinforce, published("dialogues", folder)
     known = json.loads((folder / "reinforce" / "work" / "pieces" / "known.json").read_text())["note"]["verified"]
-    dev = task_rows(config, talks, "dev")[: config.dev_tasks]
-    rows = teachable(config, task_rows(config, talks, "train"), dev, known, Counts())
+    model = _model("instruct", folder)
+    policy, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    train, dev, _ = usable_tasks(config, policy, tokenizer, talks, Counts())
+    rows = teachable(config, train, dev, known, Counts())
     return [{"prompt": row["messages"][:-1], "task": row["task"]} for row in rows]
 
 

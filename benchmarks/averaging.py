@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.measure import Row, finish, options, row
 from benchmarks.optimizers import QUIET
 from data_curation.artifact import Artifact
+from data_curation.counts import Counts
 from data_curation.place import Place
 from flows.config import load
 from tasks.store import Store
@@ -77,7 +78,7 @@ def _train(schedule: str, seed: int, where: str) -> Found:
     """What `Found` holds of one training."""
     import torch
 
-    from training import instruct, measures, trainers
+    from training import instruct, instruct_measures, measures, trainers
 
     sums: dict[float, list[Any]] = {share: [0, {}] for share in SHARES}
 
@@ -104,12 +105,12 @@ def _train(schedule: str, seed: int, where: str) -> Found:
         last, model = place.done("after"), place.done("model")
         assert last is not None and model is not None
         net, tokenizer = measures.load_policy(place.folder(model, "model"), place)
-        held = instruct.held_out(config, tokenizer, dialogues)
+        held = instruct_measures.held_out(config, net, tokenizer, dialogues, Counts())
         found = {"last": _measured(last.note)}
         for share, (number, summed) in sums.items():
             with torch.no_grad():
                 net.load_state_dict({name: (total / number).float() for name, total in summed.items()})
-            note = instruct.measured(config, place, f"average-{share}", net, tokenizer, held).note
+            note = instruct_measures.measured(config, place, f"average-{share}", net, tokenizer, held).note
             found[f"average of the last {share:.0%}"] = _measured(note)
     return found
 

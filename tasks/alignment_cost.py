@@ -104,14 +104,13 @@ def _instruct(config: InstructConfig, _: PairsConfig, chats: Chats, work: Work) 
 
 def _pairs(config: PairsConfig, _: PairsConfig, chats: Chats, work: Work) -> None:
     prompts = _least(config.prompts, chats.tasks["train"]) + config.chat_prompts
-    held = _least(config.test_prompts, chats.tasks[config.held_out])
-    work.answer(prompts * config.samples + held * config.test_samples, config.max_new_tokens)
+    work.answer(prompts * config.samples + _test_prompts(config, chats) * config.test_samples, config.max_new_tokens)
 
 
 def _reward(config: RewardConfig, pairs: PairsConfig, chats: Chats, work: Work) -> None:
     work.tokens = int(_pairs_made(pairs, chats) * _pair_tokens(pairs, config.max_length))
     work.train(work.tokens * config.epochs)
-    work.answer(min(config.prompts, _test_pairs(pairs, chats)) * config.best_of, config.max_new_tokens)
+    work.answer(min(config.prompts, _test_prompts(pairs, chats)) * config.best_of, config.max_new_tokens)
 
 
 def _prefer(config: PreferConfig, pairs: PairsConfig, chats: Chats, work: Work) -> None:
@@ -120,7 +119,7 @@ def _prefer(config: PreferConfig, pairs: PairsConfig, chats: Chats, work: Work) 
     work.read(work.tokens)  # by the reference model
     test = _least(config.test_pairs, _test_pairs(pairs, chats))
     work.read(2 * test * _pair_tokens(pairs, config.max_length))
-    work.answer(2 * test, config.max_new_tokens)
+    work.answer(2 * _least(config.test_prompts, _test_prompts(pairs, chats)), config.max_new_tokens)
 
 
 def _reinforce(config: ReinforceConfig, _: PairsConfig, chats: Chats, work: Work) -> None:
@@ -169,7 +168,11 @@ def _pairs_made(config: PairsConfig, chats: Chats) -> float:
 
 def _test_pairs(config: PairsConfig, chats: Chats) -> int:
     given = _least(config.test_preferences, chats.preferences.get(config.held_out, 0))
-    return int(PAIRED * _least(config.test_prompts, chats.tasks[config.held_out])) + given
+    return int(PAIRED * _test_prompts(config, chats)) + given
+
+
+def _test_prompts(config: PairsConfig, chats: Chats) -> int:
+    return _least(config.test_prompts, chats.tasks[config.held_out])
 
 
 def _pair_tokens(config: PairsConfig, most: int) -> float:

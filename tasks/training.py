@@ -9,22 +9,26 @@ pretrain = stage(
     version=4,
     takes={"shards": ("shards", "heldout"), "previous": ("model", "state")},
 )
-instruct = stage("training.instruct:instruct", version=3, takes={"dialogues": SPLITS})
+instruct = stage("training.instruct:instruct", version=4, takes={"dialogues": SPLITS})
 pairs = stage(
     "training.pairs:pairs",
-    version=3,
+    version=4,
     takes={"dialogues": (*SPLITS, *(f"{split}-preferences" for split in SPLITS))},
 )
-reward = stage("training.reward:reward", version=2, takes={"pairs": ("train", "test")})
-prefer = stage("training.prefer:prefer", version=2, takes={"pairs": ("train", "test"), "reward": ("model", "verdict")})
+reward = stage("training.reward:reward", version=3, takes={"pairs": ("train", "test", "prompts")})
+prefer = stage(
+    "training.prefer:prefer",
+    version=3,
+    takes={"pairs": ("train", "test", "prompts"), "reward": ("model", "verdict")},
+)
 reinforce = stage(
     "training.reinforce:reinforce",
-    version=4,
+    version=5,
     takes={"dialogues": SPLITS, "reward": ("model", "verdict")},
 )
 evaluate = stage(
     "training.evaluate:evaluate",
-    version=3,
+    version=4,
     takes={
         "shards": ("heldout",),
         "dialogues": ("test",),

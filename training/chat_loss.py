@@ -15,11 +15,9 @@ def heldout_losses(model: Any, tokenizer: Any, conversations: Sequence[Any], bat
     from training.chat import encode_all
 
     encoded = encode_all(tokenizer, conversations)
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
     found: list[list[float]] = [[] for _ in encoded]
-    for start in range(0, len(order), batch):
-        share = order[start : start + batch]
-        width = max(len(encoded[index][0]) for index in share)
+    for share in measures.by_length([ids for ids, _ in encoded], batch):
+        width = len(encoded[share[0]][0])
         tokens = torch.full((len(share), width), tokenizer.pad_token_id)
         wanted = torch.full((len(share), width), -100)
         for row, index in enumerate(share):

@@ -30,7 +30,7 @@ def task_accuracy(
     if len(given) < len(rows):
         counts.warnings.append(f"{len(rows) - len(given)} of {len(rows)} tasks leave no room for an answer: left out")
     tasks = [(given[row["id"]], json.loads(row["task"])) for row in rows if row["id"] in given]
-    right = [float(verify(task, one.answer)) for one, task in tasks]
+    right = [float(one.ended and verify(task, one.answer)) for one, task in tasks]
     for (one, _), judged in list(zip(tasks, right, strict=True))[:samples]:
         counts.samples.append(sample(one.prompt, one.answer, "right" if judged else "wrong"))
     metrics = {"task_accuracy": mean(right)}

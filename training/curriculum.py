@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.documents import read_rows
+from data_curation.settings import InputError
 from training import measures
 
 if TYPE_CHECKING:
@@ -14,21 +15,26 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def task_rows(config: "ReinforceConfig", dialogues: Artifact, part: str) -> list[Row]:
-    """The tasks of one part of the dialogues, of the configured families."""
-    rows = [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri) if row["task"]]
-    return [row for row in rows if not config.families or json.loads(row["task"])["family"] in config.families]
+def usable_tasks(
+    config: "ReinforceConfig", policy: Any, tokenizer: Any, dialogues: Artifact, counts: Counts
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """The tasks to train on, of `dev` and held out, of the configured families; without room for an answer: counted."""
 
+    def usable(part: str, most: int | None, step: str) -> list[Row]:
+        rows = [row for uri in dialogues.uris(part, ".parquet") for row in read_rows(uri) if row["task"]]
+        mine = [row for row in rows if not config.families or json.loads(row["task"])["family"] in config.families]
+        return measures.answerable(policy, tokenizer, mine[:most], config.max_new_tokens, counts, step)
 
-def answerable(config: "ReinforceConfig", policy: Any, tokenizer: Any, rows: list[Row], counts: Counts) -> list[Row]:
-    """The tasks whose prompts leave room for an answer; the others are counted."""
-    fits = measures.fitting(policy, tokenizer, [row["messages"][:-1] for row in rows], config.max_new_tokens)
-    left_out = [row for row, fit in zip(rows, fits, strict=True) if not fit]
-    if left_out:
-        size = sum(len(turn["content"].encode()) for row in left_out for turn in row["messages"])
-        reason = "prompt longer than the context"
-        counts.funnel.append({"step": "train", "reason": reason, "documents": len(left_out), "bytes": size})
-    return [row for row, fit in zip(rows, fits, strict=True) if fit]
+    train = usable("train", None, "train")
+    if len(train) < config.prompts_per_step:
+        left_out = sum(row["documents"] for row in counts.funnel)
+        raise InputError(
+            f"{dialogues.name}: part train has {len(train)} tasks that reinforce can use, and {left_out} whose prompts "
+            f"leave no room for reinforce.max_new_tokens; reinforce.prompts_per_step is {config.prompts_per_step}: "
+            "generate more tasks in dialogues or lower it"
+        )
+    held = usable(config.held_out, config.held_out_tasks, "held-out")
+    return train, usable("dev", config.dev_tasks, "dev"), held
 
 
 def teachable(
@@ -46,7 +52,10 @@ def teachable(
             reason = "family above easiest" if share > config.easiest else "family below hardest"
             dropped.setdefault(reason, []).append(row)
     if len(kept) < config.prompts_per_step:
-        counts.warnings.append("no family lies between reinforce.hardest and reinforce.easiest: training on all")
+        counts.warnings.append(
+            f"families between reinforce.hardest and reinforce.easiest have {len(kept)} tasks, fewer than a step "
+            "takes: training on all"
+        )
         return train
     for reason, rows in sorted(dropped.items()):
         size = sum(len(turn["content"].encode()) for row in rows for turn in row["messages"])

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 class EvaluateConfig(Settings):
     """How much every model is measured with. The same data for all models, so that they compare example by example."""
 
-    heldout_tokens: int = 2_000_000
+    heldout_tokens: int = Field(default=2_000_000, gt=0)
     """Tokens of held-out text, whole documents in the shards' order (which is random)."""
-    seq_len: int | None = None
+    seq_len: int | None = Field(default=None, gt=1)
     """Tokens of context; longer documents are read in windows. None: as many as the model was trained with."""
     needles: int = Field(default=40, ge=0)
     """Numbers hidden in held-out text, in contexts of each length: 256 tokens, doubled until the whole context."""
-    tasks: int = 1000
+    tasks: int = Field(default=1000, ge=0)
     """Held-out tasks, answered greedily and judged by their verifiers."""
-    max_new_tokens: int = 64
+    max_new_tokens: int = Field(default=64, gt=0)
     """Tokens that an answer to a task may have."""
-    chats: int = 1000
+    chats: int = Field(default=1000, ge=0)
     """Held-out chat answers whose likelihood is measured."""
     answered_chats: int = Field(default=200, ge=0)
     """Of their prompts, those that are answered greedily: for the samples and the win rate against the SFT model, by a
     reward model that was found fit."""
-    pairs: int = 1000
+    pairs: int = Field(default=1000, ge=0)
     """Held-out preference pairs."""
     refusals: bool = True
     """Whether harmful requests and harmless ones that look alike are asked, and refusals of both counted."""
-    samples: int = 4
+    samples: int = Field(default=4, ge=0)
     """Answers to tasks, and as many to chats, that are shown in the report."""
     lm_eval: list[str] = []
     """Tasks of lm-eval, an optional package: names of its own, whose data it fetches, or folders of task files (YAML,

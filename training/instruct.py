@@ -1,6 +1,5 @@
 """Supervised fine-tuning on conversations: only what the assistant says is trained, its stop token included."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +9,11 @@ from pydantic import Field
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
-from data_curation.documents import read_rows
-from data_curation.place import Piece, Place
+from data_curation.place import Place
 from data_curation.settings import InputError, Settings, StageError
 from training import measures
-from training.chat_loss import heldout_losses, labels, per_token
+from training.chat_loss import labels
+from training.instruct_measures import held_out, measured, report, rows_of, seq_len_of
 
 if TYPE_CHECKING:
     from training.on_ranks import Work
@@ -39,8 +38,9 @@ class InstructConfig(Settings):
     """Passes over the train conversations."""
     tasks: int | None = Field(default=None, ge=0)
     """Generated tasks trained on, the first of them; later ones are new to `pairs` and `reinforce`. None: all."""
-    seq_len: int = Field(default=4096, gt=1)
-    """Tokens of a packed row; longer conversations are dropped and counted."""
+    seq_len: int | None = Field(default=None, gt=1)
+    """Tokens of a packed row; longer conversations are dropped and counted. None: the model's context, so the length of
+    the last phase of `pretrain`."""
     batch_size: int = Field(default=16, gt=0)
     """Packed rows of one optimizer step."""
     held_out: Literal["dev", "test"] = "test"
@@ -65,28 +65,27 @@ def instruct(config: InstructConfig, model: Artifact, dialogues: Artifact, place
     source = model.folder("model", place.scratch)
     base, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
-    held = held_out(config, tokenizer, dialogues)
+    seq_len, dropped = seq_len_of(config, base), Counts()
+    held = held_out(config, base, tokenizer, dialogues, dropped)
     before = place.done("before") or measured(config, place, "before", base, tokenizer, held)
     del base
-    done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, dialogues), place)
+    done = place.done("model") or on_ranks(_train, config, _work(config, seq_len, source, tokenizer, dialogues), place)
     folder = place.folder(done, "model")
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
         raise StageError("instruct: the chat template changed during training")
     after = measured(config, place, "after", tuned, tokenizer, held)
     counts = done.counts
-    _report(counts, before.note, after.note, held)
+    counts.add(dropped)
+    report(counts, before.note, after.note, held)
     return counts
 
 
-# ---- training -----------------------------------------------------------------------------------------------------
-
-
-def _work(config: InstructConfig, source: Path, tokenizer: Any, dialogues: Artifact) -> "Work":
+def _work(config: InstructConfig, seq_len: int, source: Path, tokenizer: Any, dialogues: Artifact) -> "Work":
     from training.on_ranks import Work
 
     counts = Counts()
-    packed = _packed(config, tokenizer, taught(config, _rows(dialogues, "train")), counts)
+    packed = _packed(seq_len, tokenizer, taught(config, rows_of(dialogues, "train")), counts)
     return Work(source, packed, counts)
 
 
@@ -113,7 +112,7 @@ def _train(config: InstructConfig, work: "Work", place: Place) -> None:
         SFTConfig, place, learning_rate=config.learning_rate, lr_scheduler_type=config.schedule,
         lr_scheduler_kwargs=falls, max_steps=steps,
         warmup_steps=config.warmup, weight_decay=config.weight_decay,
-        **batches(config.batch_size, config.seq_len, place, most=PASS_TOKENS),
+        **batches(config.batch_size, max(map(sum, work.rows["seq_lengths"])), place, most=PASS_TOKENS),
         # The rows are packed here, so that a pass may hold several of them side by side.
         dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False, remove_unused_columns=False,
         logging_steps=10, logging_first_step=True, seed=config.seed,
@@ -152,7 +151,7 @@ def _adapted(config: InstructConfig, base: Any) -> Any:
     )
 
 
-def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts: Counts) -> Any:
+def _packed(seq_len: int, tokenizer: Any, rows: Sequence[Row], counts: Counts) -> Any:
     """Rows of `seq_len` tokens at most with columns input_ids, labels and seq_lengths, by TRL's best-fit packing."""
     from datasets import Dataset
     from trl.data_utils import pack_dataset
@@ -160,17 +159,20 @@ def _packed(config: InstructConfig, tokenizer: Any, rows: Sequence[Row], counts:
     from training.chat import encode_all
 
     encoded = encode_all(tokenizer, [row["messages"] for row in rows])
-    kept = [pair for pair in encoded if len(pair[0]) <= config.seq_len and any(pair[1][1:])]
+    short = [pair for pair in encoded if len(pair[0]) <= seq_len]
+    kept = [pair for pair in short if any(pair[1][1:])]
     counts.taken = {"conversations": len(rows), "tokens": sum(len(ids) for ids, _ in kept)}
     counts.taken["trained tokens"] = sum(sum(mask) for _, mask in kept)
-    if len(kept) < len(encoded):
-        counts.funnel.append(
-            {"step": "encode", "reason": "longer than seq_len", "documents": len(encoded) - len(kept), "bytes": 0}
-        )
-    if not kept:
-        raise InputError(f"instruct.seq_len is {config.seq_len}: all {len(rows)} conversations are longer; raise it")
+    left_out = {"longer than seq_len": len(encoded) - len(short), "nothing to train on": len(short) - len(kept)}
+    counts.funnel += [
+        {"step": "encode", "reason": reason, "documents": number, "bytes": 0}
+        for reason, number in left_out.items()
+        if number
+    ]
+    if not short:
+        raise InputError(f"instruct.seq_len is {seq_len}: all {len(rows)} conversations are longer; raise it")
     unpacked = Dataset.from_list([{"input_ids": ids, "labels": labels(ids, mask)} for ids, mask in kept])
-    return pack_dataset(unpacked, config.seq_len, "bfd")
+    return pack_dataset(unpacked, seq_len, "bfd")
 
 
 def taught(config: InstructConfig, rows: list[Row]) -> list[Row]:
@@ -179,70 +181,3 @@ def taught(config: InstructConfig, rows: list[Row]) -> list[Row]:
         return rows
     late = {id(row) for row in [row for row in rows if row["kind"] == "task"][config.tasks :]}
     return [row for row in rows if id(row) not in late]
-
-
-def _rows(dialogues: Artifact, split: str) -> list[Row]:
-    return [row for uri in dialogues.uris(split, ".parquet") for row in read_rows(uri)]
-
-
-# ---- measuring ----------------------------------------------------------------------------------------------------
-
-
-def held_out(config: InstructConfig, tokenizer: Any, dialogues: Artifact) -> dict[str, list[Row]]:
-    """Held-out tasks and conversations, the latter only where they fit into a row."""
-    from training.chat import encode_all
-
-    rows = _rows(dialogues, config.held_out)
-    tasks = [row for row in rows if row["kind"] == "task"][: config.held_out_tasks]
-    chats = [row for row in rows if row["kind"] == "chat"]
-    encoded = encode_all(tokenizer, [row["messages"] for row in chats])
-    short = [row for row, (ids, _) in zip(chats, encoded, strict=True) if len(ids) <= config.seq_len]
-    return {"tasks": tasks, "chats": short[: config.held_out_chats]}
-
-
-def measured(
-    config: InstructConfig, place: Place, when: str, model: Any, tokenizer: Any, held: dict[str, list[Row]]
-) -> Piece:
-    """A piece whose note holds {"solved": 0 or 1 a task, "answers", "losses": [nats, trained tokens] a chat}."""
-    from training.answers import generate_answers
-    from training.verifiers import verify
-
-    prompts = [row["messages"][:-1] for row in held["tasks"]]
-    answers = [answer.text for answer in generate_answers(model, tokenizer, prompts, config.max_new_tokens)]
-    with place.piece(when) as piece:
-        piece.piece.note = {
-            "solved": [
-                float(verify(json.loads(row["task"]), answer))
-                for row, answer in zip(held["tasks"], answers, strict=True)
-            ],
-            "answers": answers,
-            "losses": heldout_losses(model, tokenizer, [row["messages"] for row in held["chats"]]),
-        }
-    return piece.piece
-
-
-def _report(counts: Counts, before: Row, after: Row, held: dict[str, list[Row]]) -> None:
-    for when, note in (("before", before), ("after", after)):
-        counts.metrics[f"task accuracy {when}"] = measures.mean(note["solved"])
-        counts.metrics[f"conversation loss {when}"] = per_token(note["losses"])
-    families: dict[str, list[float]] = {}
-    for row, solved in zip(held["tasks"], after["solved"], strict=True):
-        families.setdefault(_family(row), []).append(solved)
-    for name, values in sorted(families.items()):
-        counts.metrics[f"accuracy of {name}"] = measures.mean(values)
-    gain = measures.difference(after["solved"], before["solved"])
-    counts.gates.append(measures.gate("task accuracy gained, above 0 by 2 standard errors", gain, 0.0, errors=2))
-    if held["chats"]:
-        # A conversation each, whatever its length, so that the pairs' standard error is the usual one.
-        old, new = ([nats / max(1, number) for nats, number in note["losses"]] for note in (before, after))
-        fallen = measures.difference(old, new)
-        counts.gates.append(
-            measures.gate("conversation loss fallen, above 0 by 2 standard errors", fallen, 0, errors=2)
-        )
-    for row, old, new in list(zip(held["tasks"], before["answers"], after["answers"], strict=True))[:5]:
-        text = f"user: {row['messages'][0]['content']}\nbefore: {old}\nafter: {new}"
-        counts.samples.append({"title": f"held-out task, {_family(row)}", "text": text})
-
-
-def _family(row: Row) -> str:
-    return str(json.loads(row["task"])["family"])

@@ -24,7 +24,8 @@ def judge(config: "PairsConfig", row: dict[str, Any], answers: Sequence["Answer"
         return Judged(reason="prompt longer than the context")
     reference = row["messages"][-1]["content"]
     if not row["task"]:
-        right, wrong = [reference], [answer.text for answer in answers if answer.text != reference]
+        # What was cut in the middle is no answer that the model would have given.
+        right, wrong = [reference], [one.text for one in answers if one.ended and one.text != reference]
     else:
         right, wrong = verified(json.loads(row["task"]), answers)
         if config.chosen == "reference" or (config.chosen == "sample-or-reference" and not right):
@@ -42,13 +43,13 @@ def judge(config: "PairsConfig", row: dict[str, Any], answers: Sequence["Answer"
 
 
 def verified(task: dict[str, Any], answers: Sequence["Answer"]) -> tuple[list[str], list[str]]:
-    """Right answers and wrong ones; what was cut is wrong whatever stands in it."""
+    """Right answers and wrong ones; a right text that was cut is neither: it did not end, and must not be unlearnt."""
     from training.verifiers import verify
 
-    verdicts = [answer.ended and verify(task, answer.text) for answer in answers]
+    accepted = [(answer, verify(task, answer.text)) for answer in answers]
     return (
-        [answer.text for answer, right in zip(answers, verdicts, strict=True) if right],
-        [answer.text for answer, right in zip(answers, verdicts, strict=True) if not right],
+        [answer.text for answer, right in accepted if right and answer.ended],
+        [answer.text for answer, right in accepted if not right],
     )
 
 

@@ -2,13 +2,18 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from data_curation.counts import Counts
 from data_curation.place import Place
 
+if TYPE_CHECKING:
+    from training.answers import Answer
+
 Message = dict[str, str]
+Row = dict[str, Any]
 
 
 def mean(values: Sequence[float]) -> dict[str, Any]:
@@ -37,7 +42,8 @@ def gate(name: str, measured: dict[str, Any], against: float, errors: float = 0.
     else:
         margin = errors * (error or 0.0)
         passed = value >= against + margin and not (errors > 0 and value <= against)
-    return {"gate": name, "value": value, "standard_error": error, "against": against, "passed": passed}
+    row = {"gate": name, "value": value, "standard_error": error, "n": measured["n"], "against": against}
+    return row | {"passed": passed}
 
 
 def load_policy(folder: Path, place: Place) -> tuple[Any, Any]:
@@ -61,12 +67,44 @@ def fitting(model: Any, tokenizer: Any, prompts: Sequence[list[Message]], max_ne
     return [len(ids) <= room for ids, _ in encode_all(tokenizer, prompts, add_generation_prompt=True)]
 
 
+def prompt_of(row: Row) -> list[Message]:
+    """The turns before the answer, of a dialogue or of a row of `pairs`."""
+    return row["prompt"] if "prompt" in row else row["messages"][:-1]
+
+
+def answerable(
+    model: Any, tokenizer: Any, rows: Sequence[Row], max_new_tokens: int, counts: Counts, step: str
+) -> list[Row]:
+    """The rows whose prompts leave room for an answer; the others are counted as dropped in `step`."""
+    fits = fitting(model, tokenizer, [prompt_of(row) for row in rows], max_new_tokens)
+    left_out = [prompt_of(row) for row, fit in zip(rows, fits, strict=True) if not fit]
+    if left_out:
+        size = sum(len(turn["content"].encode()) for prompt in left_out for turn in prompt)
+        reason = "prompt longer than the context"
+        counts.funnel.append({"step": step, "reason": reason, "documents": len(left_out), "bytes": size})
+    return [row for row, fit in zip(rows, fits, strict=True) if fit]
+
+
+def by_length(sequences: Sequence[Sequence[int]], batch: int) -> Iterator[list[int]]:
+    """The numbers of these sequences in batches of like lengths, the longest first.
+
+    At most `batch` of them and PASS_TOKENS tokens, padding included, unless one sequence alone has more.
+    """
+    from training.trainers import PASS_TOKENS
+
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    while order:
+        rows = min(batch, max(1, PASS_TOKENS // max(1, len(sequences[order[0]]))))
+        yield order[:rows]
+        order = order[rows:]
+
+
 def answer_logprobs(
     model: Any, tokenizer: Any, prompts: Sequence[list[Message]], answers: Sequence[str], batch: int = 64
 ) -> list[float]:
     """Log-probability of each answer, its end-of-turn token included, given its prompt: a sum over tokens, in nats."""
     import torch
-    from torch.nn.functional import log_softmax
+    from torch.nn.functional import cross_entropy
 
     from training.chat import encode_all
 
@@ -74,13 +112,10 @@ def answer_logprobs(
         [*prompt, {"role": "assistant", "content": answer}] for prompt, answer in zip(prompts, answers, strict=True)
     ]
     encoded = encode_all(tokenizer, conversations)
-    # By length, so that a batch holds little padding; the sums go back to their places.
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
     sums = [0.0] * len(encoded)
     model.eval()
-    for start in range(0, len(order), batch):
-        share = order[start : start + batch]
-        width = max(len(encoded[index][0]) for index in share)
+    for share in by_length([ids for ids, _ in encoded], batch):
+        width = len(encoded[share[0]][0])
         tokens = torch.full((len(share), width), tokenizer.pad_token_id)
         attention = torch.zeros((len(share), width), dtype=torch.long)
         counted = torch.zeros((len(share), width), dtype=torch.bool)
@@ -90,12 +125,15 @@ def answer_logprobs(
             attention[row, : len(ids)] = 1
             # Only the last turn is the answer; earlier assistant turns belong to the prompt.
             counted[row, : len(ids)] = torch.tensor(last_answer(mask), dtype=torch.bool)
+        # Only from the first answer's first token on is anything multiplied with the vocabulary.
+        kept = width - int(counted.any(0).int().argmax()) + 1
         tokens, attention, counted = (x.to(model.device) for x in (tokens, attention, counted))
         with torch.no_grad():
-            logits = model(input_ids=tokens, attention_mask=attention, use_cache=False).logits[:, :-1].float()
-        chosen = log_softmax(logits, dim=-1).gather(2, tokens[:, 1:, None]).squeeze(2)
-        for index, value in zip(share, (chosen * counted[:, 1:]).sum(1).tolist(), strict=True):
-            sums[index] = value
+            made = model(input_ids=tokens, attention_mask=attention, use_cache=False, logits_to_keep=kept)
+        wanted = tokens[:, 1:].masked_fill(~counted[:, 1:], -100)[:, 1 - kept :]
+        nats = cross_entropy(made.logits[:, :-1].float().transpose(1, 2), wanted, reduction="none").sum(1)
+        for index, value in zip(share, nats.tolist(), strict=True):
+            sums[index] = -value
     return sums
 
 
@@ -122,9 +160,18 @@ def preferred(model: Any, tokenizer: Any, pairs: Sequence[dict[str, Any]]) -> li
 def verified(
     model: Any, tokenizer: Any, prompts: Sequence[list[Message]], tasks: Sequence[str], max_new_tokens: int
 ) -> list[float]:
-    """1.0 for each prompt whose greedy answer its task's verifier accepts, else 0.0."""
+    """1.0 for each prompt whose greedy answer ends and is accepted by its task's verifier, else 0.0."""
     from training.answers import generate_answers
-    from training.verifiers import verify
 
     answers = generate_answers(model, tokenizer, list(prompts), max_new_tokens=max_new_tokens)
-    return [float(verify(json.loads(task), answer.text)) for task, answer in zip(tasks, answers, strict=True)]
+    return [solved(task, answer) for task, answer in zip(tasks, answers, strict=True)]
+
+
+def solved(task: str, answer: "Answer") -> float:
+    """1.0 for an answer that ended and that the verifier of this task (JSON) accepts, else 0.0.
+
+    What was cut is wrong whatever stands in it, in every figure: a model that never ends gives no answer.
+    """
+    from training.verifiers import verify
+
+    return float(answer.ended and verify(json.loads(task), answer.text))

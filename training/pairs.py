@@ -30,6 +30,7 @@ PAIRS = pa.schema(
     ]
 )
 
+PROMPTS = pa.schema([field for field in PAIRS if field.name in ("id", "prompt", "task")])
 BIAS = 0.1  # of the mean length: a smaller difference teaches little about length
 
 
@@ -46,15 +47,15 @@ class PairsConfig(Settings):
     """Longest sampled answer, in tokens; one that is cut there is wrong, whatever stands in it."""
     families: list[str] = Field(default_factory=list)
     """Task families whose prompts are taken; none listed: all. Those left out leave `reinforce` something to teach."""
-    prompts: int | None = None
+    prompts: int | None = Field(default=None, ge=0)
     """Task prompts taken from the train part, in its order; none takes all."""
-    test_prompts: int | None = 2000
+    test_prompts: int | None = Field(default=2000, ge=0)
     """Task prompts taken from the held-out part; none takes all."""
     chat_prompts: int = Field(default=0, ge=0)
     """Chat prompts beside the tasks: chosen = the reply of the data, rejected = a sample; no verifier judges them."""
-    preferences: int | None = None
+    preferences: int | None = Field(default=None, ge=0)
     """Preference records of `dialogues` that become train pairs as they are, in their order; none takes all."""
-    test_preferences: int | None = 2000
+    test_preferences: int | None = Field(default=2000, ge=0)
     """The same of the held-out part."""
     held_out: Literal["dev", "test"] = "test"
     """Part of the dialogues whose prompts make the test pairs."""
@@ -71,7 +72,11 @@ class PairsConfig(Settings):
 
 
 def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
-    """Sample answers to every prompt and pair right with wrong ones; parts `train` and `test`."""
+    """Sample answers to every prompt and pair right with wrong ones; parts `train`, `test` and `prompts`.
+
+    `prompts` holds the held-out tasks whether or not they made a pair. Those that made one had right and wrong answers:
+    on them alone nobody would see a model get worse at what it always solved.
+    """
     train, test = _read(dialogues, "train"), _read(dialogues, config.held_out)
     given, given_test = _read(dialogues, "train-preferences"), _read(dialogues, f"{config.held_out}-preferences")
     known = {prompt_key(row) for row in [*train, *given]}
@@ -79,7 +84,8 @@ def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Plac
     stale = [row for row in [*test, *given_test] if prompt_key(row) in known]
     ready = {"train": given[: config.preferences], "test": fresh_given[: config.test_preferences]}
     work = [("train", rows) for rows in _pieces(config, _chosen_rows(config, train, config.prompts))]
-    work += [("test", rows) for rows in _pieces(config, _chosen_rows(config, fresh, config.test_prompts))]
+    asked = _chosen_rows(config, fresh, config.test_prompts)
+    work += [("test", rows) for rows in _pieces(config, asked)]
     if not ready["train"] and not any(part == "train" for part, _ in work):
         raise InputError(
             f"{dialogues.name}: part train has no task prompts for pairs and no preference records; "
@@ -98,6 +104,11 @@ def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Plac
         numbers[part] += 1
         counts.add(done.counts)
         progress.update(len(rows))
+    if place.done("prompts") is None:
+        with place.piece("prompts") as piece:
+            tasks = [{**row, "prompt": measures.prompt_of(row)} for row in asked if row["task"]]
+            held = [{name: row[name] for name in PROMPTS.names} for row in tasks]
+            write_table(piece, "prompts", "prompts.parquet", held, PROMPTS)
     for part, rows in ready.items():
         if rows:
             counts.taken["preferences"] = counts.taken.get("preferences", 0) + len(rows)

@@ -1,5 +1,6 @@
 """Direct preference optimisation on verified pairs, measured by the policy alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,9 +9,10 @@ from pydantic import Field
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import InputError, Settings, StageError, sha256_of
+from data_curation.settings import InputError, Settings, StageError
 from training import measures
-from training.reward import Scorer, is_fit, pair_rows, too_long
+from training.pair_rows import not_longer, pair_rows, too_long
+from training.reward import Scorer, is_fit
 
 if TYPE_CHECKING:
     from training.on_ranks import Work
@@ -39,10 +41,21 @@ class PreferConfig(Settings):
     """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest greedy answer of the verifier's check, in tokens."""
-    test_pairs: int | None = 2000
+    test_pairs: int | None = Field(default=2000, ge=0)
     """Held-out pairs measured before and after; none takes all."""
+    test_prompts: int | None = Field(default=2000, ge=0)
+    """Held-out task prompts of `pairs`, whether or not they made a pair, answered greedily before and after; none takes
+    all."""
     seed: int = 0
     """Seed of the order of the pairs."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the policy is measured on, before and after."""
+
+    pairs: list[Pair]
+    tasks: list[Pair]
 
 
 def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artifact, place: Place) -> Counts:
@@ -54,11 +67,14 @@ def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artif
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
     counts = Counts()
-    train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")[: config.test_pairs]
+    train = pair_rows(pairs, "train")
     counts.taken = {"pairs": len(train)}
+    test = not_longer(pair_rows(pairs, "test")[: config.test_pairs], tokenizer, config.max_length, counts)
+    tasks = pair_rows(pairs, "prompts")[: config.test_prompts]
+    held = Held(test, measures.answerable(policy, tokenizer, tasks, config.max_new_tokens, counts, "held-out"))
     if is_fit(reward):
         train = ranked(train, Scorer(reward.folder("model", place.scratch), tokenizer, place), counts)
-    before = _measured(config, place, "before", policy, tokenizer, test)
+    before = _measured(config, place, "before", policy, tokenizer, held)
     del policy
     done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, train), place)
     counts.add(done.counts)
@@ -66,8 +82,8 @@ def prefer(config: PreferConfig, model: Artifact, pairs: Artifact, reward: Artif
     tuned, tokenizer = measures.load_policy(folder, place)
     if check_contract(tokenizer, folder) != digest:
         raise StageError("prefer: the chat template changed during training")
-    after = _measured(config, place, "after", tuned, tokenizer, test)
-    _report(counts, before, after, test)
+    after = _measured(config, place, "after", tuned, tokenizer, held)
+    _report(counts, before, after, held)
     counts.made = {"models": 1}
     return counts
 
@@ -152,29 +168,22 @@ def _train(config: PreferConfig, work: "Work", place: Place) -> None:
 
 
 def _measured(
-    config: PreferConfig, place: Place, name: str, policy: Any, tokenizer: Any, test: list[Pair]
+    config: PreferConfig, place: Place, name: str, policy: Any, tokenizer: Any, held: Held
 ) -> dict[str, list[float]]:
     done = place.done(name)
     if done is not None:
         return done.note
     with place.piece(name) as piece:
-        tasks = _prompts(test)
+        prompts, tasks = [row["prompt"] for row in held.tasks], [row["task"] for row in held.tasks]
         piece.piece.note = {
-            "preferred": measures.preferred(policy, tokenizer, test) if test else [],
-            "verified": measures.verified(
-                policy, tokenizer, [row["prompt"] for row in tasks], [row["task"] for row in tasks],
-                config.max_new_tokens,
-            ) if tasks else [],
-        }  # fmt: skip
+            "preferred": measures.preferred(policy, tokenizer, held.pairs),
+            "verified": measures.verified(policy, tokenizer, prompts, tasks, config.max_new_tokens),
+        }
     return piece.piece.note
 
 
-def _prompts(test: list[Pair]) -> list[Pair]:
-    return list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())
-
-
-def _report(counts: Counts, before: dict[str, list[float]], after: dict[str, list[float]], test: list[Pair]) -> None:
-    if not test:
+def _report(counts: Counts, before: dict[str, list[float]], after: dict[str, list[float]], held: Held) -> None:
+    if not held.pairs:
         counts.warnings.append("no held-out pairs: nothing of what prefer did could be measured")
     for name, values in (("before", before), ("after", after)):
         counts.metrics[f"preference accuracy {name}"] = measures.mean(values["preferred"])

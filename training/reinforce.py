@@ -10,9 +10,9 @@ from pydantic import Field
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.place import Place
-from data_curation.settings import InputError, Settings, StageError
+from data_curation.settings import Settings, StageError
 from training import measures
-from training.curriculum import Row, answerable, by_family, prompt_order, task_rows, teachable
+from training.curriculum import Row, by_family, prompt_order, teachable, usable_tasks
 from training.reward import Scorer, is_fit
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ReinforceConfig(Settings):
     """Tasks of `dev` that tell which families are trained on; 0 trains on all."""
     held_out: Literal["dev", "test"] = "test"
     """Part of the dialogues whose tasks are measured at step 0 and at the end; `dev` while settings are chosen."""
-    held_out_tasks: int | None = 1000
+    held_out_tasks: int | None = Field(default=1000, ge=0)
     """Tasks of that part, taken in its order; none takes all."""
     seed: int = 0
     """Seed of the order of the prompts and of the sampling."""
@@ -77,19 +77,12 @@ def reinforce(config: ReinforceConfig, model: Artifact, dialogues: Artifact, rew
     from training.sampler import check_engine
 
     check_engine(config.sampler, place)
-    train = task_rows(config, dialogues, "train")
-    if len(train) < config.prompts_per_step:
-        raise InputError(
-            f"{dialogues.name}: part train has {len(train)} tasks, reinforce.prompts_per_step is "
-            f"{config.prompts_per_step}: generate more tasks in dialogues or lower it"
-        )
-    held = task_rows(config, dialogues, config.held_out)[: config.held_out_tasks]
     source = model.folder("model", place.scratch)
     policy, tokenizer = measures.load_policy(source, place)
     digest = check_contract(tokenizer, source)
-    counts = Counts(taken={"tasks": len(train)})
-    train = answerable(config, policy, tokenizer, train, counts)
-    dev = task_rows(config, dialogues, "dev")[: config.dev_tasks]
+    counts = Counts()
+    train, dev, held = usable_tasks(config, policy, tokenizer, dialogues, counts)
+    counts.taken = {"tasks": len(train)}
     known = _measured(config, place, "known", policy, tokenizer, dev)
     before = _measured(config, place, "before", policy, tokenizer, held)
     train = teachable(config, train, dev, known, counts)

@@ -1,6 +1,5 @@
 """A Bradley-Terry reward model from pairs, with the verdict whether anything may use it."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +9,16 @@ from pydantic import Field
 
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
-from data_curation.documents import read_rows
-from data_curation.place import Place
-from data_curation.settings import InputError, Settings, StageError, sha256_of
+from data_curation.place import Piece, Place
+from data_curation.settings import InputError, Settings, StageError
 from training import measures
+from training.pair_rows import conversation, not_longer, pair_rows, too_long
 
 if TYPE_CHECKING:
     from training.on_ranks import Work
 
 Message = dict[str, str]
+Row = dict[str, Any]
 
 
 class RewardConfig(Settings):
@@ -41,8 +41,8 @@ class RewardConfig(Settings):
     """Tokens of prompt and answer together; pairs with a longer side are dropped and counted."""
     best_of: int = Field(default=8, ge=2)
     """Answers sampled per held-out prompt, of which the reward model picks one for the verdict."""
-    prompts: int = Field(default=500, ge=2)
-    """Most held-out task prompts of the verdict."""
+    prompts: int = Field(default=1000, ge=2)
+    """Most held-out task prompts of the verdict, whether or not they made a pair."""
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the verdict's samples."""
     max_new_tokens: int = Field(default=256, gt=0)
@@ -64,30 +64,17 @@ def reward(config: RewardConfig, model: Artifact, pairs: Artifact, place: Place)
     tokenizer = AutoTokenizer.from_pretrained(source)
     digest = check_contract(tokenizer, source)
     train, test = pair_rows(pairs, "train"), pair_rows(pairs, "test")
+    tasks = pair_rows(pairs, "prompts")[: config.prompts]
     counts = Counts(taken={"pairs": len(train)})
     done = place.done("model") or on_ranks(_train, config, _work(config, source, tokenizer, train), place)
     counts.add(done.counts)
     folder = place.folder(done, "model")
     if check_contract(tokenizer, folder) != digest:
         raise StageError("reward: the chat template changed during training")
-    judged = place.done("verdict") or _judge(config, place, folder, source, test)
+    judged = place.done("verdict") or _judge(config, place, folder, source, test, tasks)
     counts.add(judged.counts)
     counts.made = {"models": 1}
     return counts
-
-
-def pair_rows(pairs: Artifact, part: str) -> list[dict[str, Any]]:
-    """All rows of one part of the pairs."""
-    rows = [row for uri in pairs.uris(part, ".parquet") for row in read_rows(uri)]
-    if part == "train" and not rows:
-        raise InputError(f"{pairs.name}: part train holds no pairs")
-    return rows
-
-
-def too_long(pairs: int) -> Counts:
-    """The count of pairs that are left out for their length."""
-    row = {"step": "train", "reason": "longer than max_length", "documents": pairs, "bytes": 0}
-    return Counts(funnel=[row] if pairs else [])
 
 
 def is_fit(reward: Artifact) -> bool:
@@ -111,11 +98,9 @@ class Scorer:
         import torch
 
         ids = [conversation(self.tokenizer, p, a) for p, a in zip(prompts, answers, strict=True)]
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         rewards = [0.0] * len(ids)
-        for start in range(0, len(order), batch):
-            share = order[start : start + batch]
-            width = max(len(ids[index]) for index in share)
+        for share in measures.by_length(ids, batch):
+            width = len(ids[share[0]])
             pad = self.tokenizer.pad_token_id
             tokens = torch.tensor([ids[i] + [pad] * (width - len(ids[i])) for i in share], device=self.model.device)
             seen = torch.tensor(
@@ -129,13 +114,6 @@ class Scorer:
         if wrong is not None:
             raise StageError(f"{self.folder}: the reward of an answer is {wrong}: lower reward.learning_rate")
         return rewards
-
-
-def conversation(tokenizer: Any, prompt: list[Message], answer: str) -> list[int]:
-    """Token ids of prompt and answer; the last one is the end-of-turn token, once."""
-    from training.chat import encode
-
-    return encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}])[0]
 
 
 def best_of(rewards: Sequence[float], right: Sequence[float], n: int) -> tuple[list[float], list[float]]:
@@ -156,7 +134,7 @@ def calibration(chosen: Sequence[float], rejected: Sequence[float], groups: int 
     return [(sum(p for p, _ in share) / len(share), sum(x for _, x in share) / len(share)) for share in shares]
 
 
-def _work(config: RewardConfig, source: Path, tokenizer: Any, rows: list[dict[str, Any]]) -> "Work":
+def _work(config: RewardConfig, source: Path, tokenizer: Any, rows: list[Row]) -> "Work":
     from datasets import Dataset
 
     from training.on_ranks import Work
@@ -192,18 +170,19 @@ def _train(config: RewardConfig, work: "Work", place: Place) -> None:
     keep_model(trainer.model, tokenizer, work.source, work.counts, place)
 
 
-def _encoded(config: RewardConfig, tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+def _encoded(config: RewardConfig, tokenizer: Any, row: Row) -> dict[str, Any]:
     """The columns that TRL trains on."""
     ids = {f"{side}_ids": conversation(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")}
     return {**ids, "margin": config.margin * (row["margin"] or 0.0)} if config.margin else ids
 
 
-def _judge(config: RewardConfig, place: Place, folder: Path, source: Path, test: list[dict[str, Any]]) -> Any:
+def _judge(config: RewardConfig, place: Place, folder: Path, source: Path, test: list[Row], tasks: list[Row]) -> Piece:
     from training.answers import generate_answers
-    from training.verifiers import verify
 
     policy, tokenizer = measures.load_policy(source, place)
-    scorer = Scorer(folder, tokenizer, place)
+    scorer, counts = Scorer(folder, tokenizer, place), Counts()
+    test = not_longer(test, tokenizer, config.max_length, counts)
+    tasks = measures.answerable(policy, tokenizer, tasks, config.max_new_tokens, counts, "held-out")
     prompts = [row["prompt"] for row in test]
     chosen, rejected = (scorer(prompts, [row[side] for row in test]) for side in ("chosen", "rejected"))
     accuracy = measures.mean([float(a > b) for a, b in zip(chosen, rejected, strict=True)])
@@ -212,28 +191,29 @@ def _judge(config: RewardConfig, place: Place, folder: Path, source: Path, test:
         "calibration", "Calibration of the reward model", "predicted agreement", "agreement",
         {"held-out pairs": known, "ideal": [(point, point) for point, _ in known]},
     )  # fmt: skip
-    tasks = list({sha256_of(row["prompt"]): row for row in test if row["task"]}.values())[: config.prompts]
     n = config.best_of
     asked = [row for row in tasks for _ in range(n)]
     answered = generate_answers(
         policy, tokenizer, [row["prompt"] for row in asked], max_new_tokens=config.max_new_tokens,
         temperature=config.temperature, seed=config.seed + 1,
     ) if asked else []  # fmt: skip
-    answers = [answer.text for answer in answered]
-    right = [float(verify(json.loads(row["task"]), answer)) for row, answer in zip(asked, answers, strict=True)]
-    best, average = best_of(scorer([row["prompt"] for row in asked], answers), right, n)
+    right = [measures.solved(row["task"], answer) for row, answer in zip(asked, answered, strict=True)]
+    rewards = scorer([row["prompt"] for row in asked], [answer.text for answer in answered])
+    best, average = best_of(rewards, right, n)
     gain = measures.difference(best, average)
     row = measures.gate(f"best-of-{n} above mean@1 by 2 standard errors", gain, 0.0, errors=2)
     with place.piece("verdict") as piece:
-        counts = piece.piece.counts
+        piece.piece.counts = counts
         counts.metrics["held-out accuracy"] = accuracy
         gaps = [abs(predicted - found) for predicted, found in known]
         counts.metrics["calibration error"] = {
             "value": sum(gaps) / len(gaps) if gaps else None, "n": len(test), "standard_error": None
         }  # fmt: skip
         counts.metrics[f"best-of-{n}"], counts.metrics["mean@1"] = measures.mean(best), measures.mean(average)
-        counts.gates.append(row)
-        if not row["passed"]:
+        counts.gates.append(row | {"advisory": True})  # unfit is a finding, not a fault of the run
+        if not tasks:
+            counts.warnings.append("no held-out tasks: the reward model was not measured and counts as unfit")
+        elif not row["passed"]:
             counts.warnings.append("the reward model is unfit: no later stage uses it")
         verdict = {
             "fit": row["passed"], "best_of_n": counts.metrics[f"best-of-{n}"]["value"], "n": n,

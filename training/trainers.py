@@ -145,6 +145,8 @@ class CheckpointPieces(TrainerCallback):
         if self.progress:
             self.progress.update(1, _last_loss(state.log_history), self.logged)
         self.logged = {}
+        # What the last step's loss was must be known, however seldom losses are logged.
+        control.should_log = control.should_log or state.global_step >= state.max_steps
         due = state.global_step < state.max_steps and first_rank()
         due = due and time.monotonic() - self.last >= self.place.resources.checkpoint_seconds
         due, self.ended = _agreed(due, self.asked.is_set(), args.device)

@@ -18,6 +18,7 @@ ANSWERS = pa.schema(
         ("id", pa.string()),
         ("kind", pa.string()),  # task or chat
         ("answer", pa.string()),
+        ("ended", pa.bool_()),  # by the model; else it was cut
         ("reward", pa.float64()),  # none without a fit reward model
     ]
 )
@@ -32,6 +33,7 @@ class HeldoutAnswer:
     kind: str
     answer: str
     reward: float | None = None
+    ended: bool = True
     prompt: Sequence[dict[str, str]] = ()
     """The turns before it; not published, the dialogues have them."""
 
@@ -43,7 +45,7 @@ def answered(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], kind: s
     asked = [(row["id"], prompt) for row, prompt, fit in zip(rows, prompts, fits, strict=True) if fit]
     made = generate_answers(model, tokenizer, [prompt for _, prompt in asked], most)
     return [
-        HeldoutAnswer(name, kind, answer.text, prompt=prompt)
+        HeldoutAnswer(name, kind, answer.text, ended=answer.ended, prompt=prompt)
         for (name, prompt), answer in zip(asked, made, strict=True)
     ]
 

@@ -118,7 +118,7 @@ def test_work_by_hand() -> None:
     pair = 2 * (rates.PROMPT_TOKENS + 10)
     work = work_of("prefer", {"epochs": 3, "max_new_tokens": 20}, ROAD, CHATS, 1.0)
     made, test = rates.PAIRED * 50, rates.PAIRED * 10
-    answers = 2 * test * (rates.PROMPT_TOKENS + 10)
+    answers = 2 * 10 * (rates.PROMPT_TOKENS + 10)  # all held-out prompts, whether or not they made a pair
     assert work.flops == pytest.approx(made * pair * (3 * 3 + 1) + 2 * test * pair + answers)
     given = work_of("prefer", {"max_new_tokens": 20}, ROAD, replace(CHATS, preferences={"train": 30}), 1.0)
     assert given.tokens == work.tokens + 30 * pair

@@ -209,7 +209,7 @@ def new_place(tmp_path: Path) -> Callable[..., Place]:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Artifact:
     """ "yes" before "no" on coin prompts: 96 pairs to train, 40 held out."""
-    from training.pairs import PAIRS
+    from training.pairs import PAIRS, PROMPTS
 
     made = [
         {"id": row["id"], "prompt": row["messages"][:1], "chosen": "yes", "rejected": "no", "task": row["task"]}
@@ -217,6 +217,7 @@ def pairs(tmp_path: Path) -> Artifact:
     ]
     parts = {"train": made[:96], "test": made[100:]}
     files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
+    files["prompts"] = {"prompts.parquet": parquet([{k: row[k] for k in PROMPTS.names} for row in made[100:]], PROMPTS)}
     return artifact("pairs", tmp_path / "pairs", files)
 
 

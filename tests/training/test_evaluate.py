@@ -18,7 +18,7 @@ from data_curation.settings import InputError
 from data_curation.shard_index import Index
 from data_curation.shard_writer import write_folder
 from data_curation.shards import Document
-from tests.training.conftest import DIALOGUES, artifact, parquet
+from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.evaluate import EvaluateConfig, evaluate
 from training.heldout import measure, ratio
 from training.model import load
@@ -42,9 +42,14 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def tools(tiny_model: Artifact) -> tuple[Any, Any]:
     """The tiny model as transformers loads it, and its tokenizer."""
+    return tools_of(tiny_model)
+
+
+def tools_of(model: Artifact) -> tuple[Any, Any]:
+    """A model as transformers loads it, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = Path(tiny_model.uri("model"))
+    folder = Path(model.uri("model"))
     return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -129,21 +134,20 @@ def test_a_ratio_has_the_standard_error_of_its_residuals() -> None:
     assert ratio([], []) == {"value": None, "n": 0, "standard_error": None}
 
 
-def test_planted_truths_come_out(
-    tools: tuple[Any, Any], tiny_model: Artifact, new_place: Callable[..., Place], tmp_path: Path
-) -> None:
+def test_planted_truths_come_out(coin_model: Artifact, new_place: Callable[..., Place], tmp_path: Path) -> None:
     """Three of four tasks hold the model's own answer; of four pairs one is turned round; both are measured as such."""
     from training.answers import generate_answers
     from training.chat import encode
 
-    model, tokenizer = tools
+    model, tokenizer = tools_of(coin_model)
     config = EvaluateConfig(max_new_tokens=4, seq_len=64)
-    prompts = [[chat(number)["messages"][0]] for number in range(4)]
+    asked = coins(0, 4)  # to which it answers and ends
+    prompts = [row["messages"][:1] for row in asked]
     answers = [answer.text for answer in generate_answers(model, tokenizer, prompts, 4)]
     answers[0] += "!"
     tasks = [
-        chat(number, json.dumps({"family": "odd" if number % 2 else "even", "checker": "exact", "answer": answer}))
-        for number, answer in enumerate(answers)
+        row | {"task": json.dumps({"family": ("even", "odd")[number % 2], "checker": "exact", "answer": answer})}
+        for number, (row, answer) in enumerate(zip(asked, answers, strict=True))
     ]
     likely = {}
     for text in ("a", "much longer and less likely"):
@@ -156,8 +160,8 @@ def test_planted_truths_come_out(
     place = new_place()
     counts = evaluate(
         config,
-        tiny_model,
-        heldout(tmp_path / "shard", tokenizer, Path(tiny_model.uri("model")), TEXTS),
+        coin_model,
+        heldout(tmp_path / "shard", tokenizer, Path(coin_model.uri("model")), TEXTS),
         artifact("dialogues", tmp_path / "chats", {"test": {"00000.parquet": parquet(rows, DIALOGUES)}}),
         artifact("pairs", tmp_path / "pairs", {"test": {"00000.parquet": parquet(pairs, PAIRS)}}),
         place,
@@ -174,7 +178,7 @@ def test_planted_truths_come_out(
         tokens += sum(mask)
     assert scores["answer_loss"]["value"] == pytest.approx(nats / tokens, 1e-4)
     outcomes = json.loads(Path(place.home, "records", "outcomes.json").read_text())
-    assert outcomes["task_accuracy"]["row-0"] == 0.0 and sum(outcomes["task_accuracy"].values()) == 3.0
+    assert outcomes["task_accuracy"][asked[0]["id"]] == 0.0 and sum(outcomes["task_accuracy"].values()) == 3.0
 
 
 def test_a_base_model_without_pairs_is_measured_too(

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from data_curation.artifact import Artifact
 from data_curation.place import Place, parts_of
-from data_curation.settings import InputError, StageError
+from data_curation.settings import ConfigError, InputError, StageError
 from tests.training.conftest import DIALOGUES, artifact, coins, parquet
 from training.chat_loss import heldout_losses, labels, per_token
 from training.instruct import InstructConfig, instruct
+from training.instruct_measures import seq_len_of
 
 # peft 0.21 reads the old name of what transformers 5.23 renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -179,10 +181,37 @@ def test_too_long_conversations_are_counted_and_all_too_long_is_an_error(
     """Conversations over seq_len are dropped by name; when none is left the setting to raise is named."""
     config = CONFIG.model_copy(update={"seq_len": 30, "epochs": 0.1})
     counts = instruct(config, tiny_model, dialogues, new_place())
-    (row,) = counts.funnel
-    assert (row["step"], row["reason"], row["documents"]) == ("encode", "longer than seq_len", 20)
+    assert [(row["step"], row["reason"], row["documents"]) for row in counts.funnel] == [
+        ("encode", "longer than seq_len", 20), ("held-out", "longer than seq_len", 6)
+    ]  # fmt: skip
     with pytest.raises(InputError, match=r"instruct.seq_len is 5: all 140 conversations are longer"):
         instruct(CONFIG.model_copy(update={"seq_len": 5}), tiny_model, dialogues, new_place("short"))
+
+
+def test_rows_are_as_long_as_the_context(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """By default, so the last phase's length is trained on; longer rows than the model can read are an error."""
+    config = CONFIG.model_copy(update={"seq_len": None, "epochs": 0.1})
+    place = new_place()
+    instruct(config, tiny_model, dialogues, place)
+    folder = place.folder(place.done("model"), "model")
+    context = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    assert seq_len_of(config, AutoModelForCausalLM.from_pretrained(folder)) == context
+    longer = config.model_copy(update={"seq_len": context + 1})
+    with pytest.raises(ConfigError, match=f"seq_len is {context + 1}: the model's context has {context} tokens"):
+        instruct(longer, tiny_model, dialogues, new_place("longer"))
+
+
+def test_held_out_prompts_without_room_are_counted(
+    tiny_model: Artifact, dialogues: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Nobody is measured by an answer beyond the context; what leaves no room for one has its reason."""
+    config = CONFIG.model_copy(update={"max_new_tokens": 9999, "epochs": 0.1})
+    counts = instruct(config, tiny_model, dialogues, new_place())
+    found = {(row["step"], row["reason"]): row["documents"] for row in counts.funnel}
+    assert found == {("held-out", "prompt longer than the context"): 40}
+    assert counts.metrics["task accuracy after"]["n"] == 0
 
 
 def test_later_tasks_are_left_to_other_stages(

@@ -1,5 +1,6 @@
 """The measures that gates stand on, against values worked out by hand or by a plain forward pass."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,19 @@ import pytest
 
 from data_curation.artifact import Artifact
 from tests.training.conftest import coins
-from training.measures import answer_logprobs, difference, gate, last_answer, mean, preferred, verified
+from training import trainers
+from training.answers import Answer
+from training.measures import (
+    answer_logprobs,
+    by_length,
+    difference,
+    gate,
+    last_answer,
+    mean,
+    preferred,
+    solved,
+    verified,
+)
 
 
 def test_mean_and_its_standard_error() -> None:
@@ -37,7 +50,7 @@ def test_pairs_share_their_luck() -> None:
 def test_gates_pass_by_their_margin_alone(value: float | None, error: float | None, errors: int, passed: bool) -> None:
     """Nothing measured, nothing gained and no known error never pass a gate that asks for standard errors."""
     row = gate("g", {"value": value, "n": 5, "standard_error": error}, 0.0, errors=errors)
-    assert row == {"gate": "g", "value": value, "standard_error": error, "against": 0.0, "passed": passed}
+    assert row == {"gate": "g", "value": value, "standard_error": error, "n": 5, "against": 0.0, "passed": passed}
 
 
 def test_only_the_last_assistant_turn_is_the_answer() -> None:
@@ -68,6 +81,21 @@ def test_answer_logprobs_equal_a_plain_forward_pass(tiny_model: Artifact) -> Non
     assert answer_logprobs(model, tokenizer, prompts, answers, batch=2) == pytest.approx(expected, abs=1e-3)
 
 
+def test_batches_hold_no_more_tokens_than_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest first, padding counted; a sequence longer than a pass stands alone, and every one comes once."""
+    monkeypatch.setattr(trainers, "PASS_TOKENS", 10)
+    sequences = [[0] * length for length in (3, 12, 5, 1, 4, 2, 1)]
+    assert list(by_length(sequences, batch=3)) == [[1], [2, 4], [0, 5, 3], [6]]
+    assert list(by_length([], batch=3)) == []
+
+
+def test_an_answer_that_was_cut_solves_nothing() -> None:
+    """Whatever stands in it; one that ended is judged by the verifier."""
+    task = json.dumps({"family": "f", "checker": "exact", "answer": "yes"})
+    answers = (Answer("yes"), Answer("no"), Answer("yes", ended=False))
+    assert [solved(task, answer) for answer in answers] == [1.0, 0.0, 0.0]
+
+
 def test_preference_and_verification_of_a_coin(coin_model: Artifact) -> None:
     """Swapped sides swap every preference; a greedy answer is verified exactly where it is the right one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -85,4 +113,4 @@ def test_preference_and_verification_of_a_coin(coin_model: Artifact) -> None:
     assert [1.0 - value for value in likelier] == preferred(model, tokenizer, turned)
     greedy = generate_answers(model, tokenizer, prompts, 4)
     found = verified(model, tokenizer, prompts, [row["task"] for row in rows], 4)
-    assert found == [float(answer.text == "yes") for answer in greedy]
+    assert found == [float(answer.ended and answer.text == "yes") for answer in greedy] and any(found)

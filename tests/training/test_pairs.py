@@ -118,7 +118,7 @@ def test_a_crash_loses_one_piece_and_changes_no_byte(
     pairs(CONFIG, tiny_model, dialogues, broken)
     broken.drop(next(piece for piece in broken.pieces() if piece.name == "train-00001"))
     second = new_place("second")
-    assert sorted(second.adopt(broken.home)) == ["test-00000", "train-00000", "train-00002"]
+    assert sorted(second.adopt(broken.home)) == ["prompts", "test-00000", "train-00000", "train-00002"]
     counts = pairs(CONFIG, tiny_model, dialogues, second)
     assert {part: held.digest for part, held in parts_of(second.pieces()).items()} == {
         part: held.digest for part, held in parts_of(whole.pieces()).items()
@@ -166,7 +166,8 @@ def test_nothing_to_learn_from_is_an_error(
 def test_an_answer_that_never_ends_is_wrong_and_counted() -> None:
     """What was cut is no chosen side even where the verifier would take it; a prompt of such answers has a reason."""
     cut = Answer("7", ended=False)
-    assert judged_answers(PairsConfig(), row(), [cut, Answer("7.")]).pairs == [("7.", "7")]
+    assert judged_answers(PairsConfig(), row(), [cut, Answer("7.")]).reason == "no wrong answer"
+    assert judged_answers(PairsConfig(), row(), [Answer("7."), Answer("8", ended=False)]).pairs == [("7.", "8")]
     assert judged_answers(PairsConfig(), row(), [cut, Answer("8", ended=False)]).reason == "no answer ended"
     assert judged_answers(PairsConfig(), row(), [cut, Answer("8")]).reason == "no right answer"
 

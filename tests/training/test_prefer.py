@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from data_curation.artifact import Artifact
@@ -13,8 +14,8 @@ from data_curation.dialogues import DialoguesConfig, Tasks
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError
 from tests.data_curation.chats import prepare, rows, source
-from tests.training.conftest import artifact, coins
-from training.pairs import PairsConfig
+from tests.training.conftest import artifact, coins, parquet
+from training.pairs import PAIRS, PROMPTS, PairsConfig
 from training.pairs import pairs as sample
 from training.prefer import PreferConfig, encoded, prefer, ranked
 
@@ -121,6 +122,28 @@ def test_pairs_that_are_all_too_long_are_an_error(
     config = CONFIG.model_copy(update={"max_length": 3})
     with pytest.raises(InputError, match=r"prefer\.max_length is 3: all 96 pairs are longer; raise it"):
         prefer(config, coin_model, pairs, unfit, new_place())
+
+
+def test_what_is_held_out_is_measured_once_and_counted(
+    coin_model: Artifact, pairs: Artifact, unfit: Artifact, tmp_path: Path, new_place: Callable[..., Place]
+) -> None:
+    """Every held-out task is answered, also one without a pair; what is too long is left out under its name."""
+    prompts = [*coins(200, 260), *coins(260, 262)]
+    prompts[-1]["messages"][0]["content"] = "Coin? " * 200
+    asked = [{"id": row["id"], "prompt": row["messages"][:1], "task": row["task"]} for row in prompts]
+    test = pq.read_table(Path(pairs.uri("test"), "00000.parquet")).to_pylist()
+    test[0]["rejected"] = "no " * 60
+    files = {
+        "train": {"00000.parquet": Path(pairs.uri("train"), "00000.parquet").read_bytes()},
+        "test": {"00000.parquet": parquet(test, PAIRS)},
+        "prompts": {"prompts.parquet": parquet(asked, PROMPTS)},
+    }
+    config = CONFIG.model_copy(update={"epochs": 0.1, "max_length": 60})
+    counts = prefer(config, coin_model, artifact("pairs", tmp_path / "held", files), unfit, new_place())
+    assert {(row["step"], row["reason"]): row["documents"] for row in counts.funnel} == {
+        ("held-out", "longer than max_length"): 1, ("held-out", "prompt longer than the context"): 1
+    }  # fmt: skip
+    assert [gate["n"] for gate in counts.gates] == [39, 61]
 
 
 def test_a_step_too_small_for_bfloat16_moves_its_weights(

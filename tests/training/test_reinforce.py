@@ -67,7 +67,7 @@ def test_no_training_fails_the_gate(
     counts = reinforce(config, coin_model, dialogues, unfit, new_place())
     assert counts.gates == [
         {"gate": "greedy accuracy gained, above 0 by 2 standard errors", "value": 0.0, "standard_error": 0.0,
-         "against": 0.0, "passed": False}
+         "n": 40, "against": 0.0, "passed": False}
     ]  # fmt: skip
 
 
@@ -199,5 +199,14 @@ def test_too_few_tasks_for_a_step_is_an_error(
 ) -> None:
     """The error names both numbers and the remedy."""
     config = CONFIG.model_copy(update={"prompts_per_step": 33})
-    with pytest.raises(InputError, match=r"part train has 32 tasks, reinforce\.prompts_per_step is 33"):
+    with pytest.raises(InputError, match=r"part train has 32 tasks that .* reinforce\.prompts_per_step is 33"):
+        reinforce(config, coin_model, dialogues, unfit, new_place())
+
+
+def test_prompts_that_leave_no_room_are_an_error(
+    coin_model: Artifact, dialogues: Artifact, unfit: Artifact, new_place: Callable[..., Place]
+) -> None:
+    """Where that is all of them; the setting that asks for the room is named."""
+    config = CONFIG.model_copy(update={"max_new_tokens": 9999})
+    with pytest.raises(InputError, match=r"has 0 tasks .* 32 whose prompts leave no room for reinforce.max_new_tokens"):
         reinforce(config, coin_model, dialogues, unfit, new_place())

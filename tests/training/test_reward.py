@@ -11,14 +11,15 @@ from data_curation.artifact import Artifact
 from data_curation.place import Place, parts_of
 from data_curation.settings import InputError, StageError
 from tests.training.conftest import artifact, coins, parquet
-from training.pairs import PAIRS
-from training.reward import RewardConfig, Scorer, best_of, calibration, conversation, is_fit, reward
+from training.pair_rows import conversation
+from training.pairs import PAIRS, PROMPTS
+from training.reward import RewardConfig, Scorer, best_of, calibration, is_fit, reward
 
 CONFIG = RewardConfig(learning_rate=1e-2, batch_size=16, epochs=2, best_of=4, max_new_tokens=4, warmup=0)
 
 
 def coin_pairs(home: Path, right: str = "yes", wrong: str = "no") -> Artifact:
-    """Pairs on coin prompts: 64 to train, 20 held out."""
+    """Pairs on coin prompts: 64 to train, 20 held out, and 10 more held-out prompts that made no pair."""
     parts: dict[str, list[dict[str, Any]]] = {
         part: [
             {"id": row["id"], "prompt": row["messages"][:1], "chosen": right, "rejected": wrong, "task": row["task"]}
@@ -26,7 +27,10 @@ def coin_pairs(home: Path, right: str = "yes", wrong: str = "no") -> Artifact:
         ]
         for part, span in {"train": (100, 164), "test": (200, 220)}.items()
     }
-    return artifact("pairs", home, {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()})
+    files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part, rows in parts.items()}
+    asked = [{"id": row["id"], "prompt": row["messages"][:1], "task": row["task"]} for row in coins(200, 230)]
+    files["prompts"] = {"prompts.parquet": parquet(asked, PROMPTS)}
+    return artifact("pairs", home, files)
 
 
 def finished(place: Place) -> Artifact:
@@ -42,8 +46,9 @@ def test_a_planted_rule_makes_a_fit_model(
     counts = reward(CONFIG, coin_model, coin_pairs(tmp_path / "pairs"), place)
     verdict = finished(place).read_json("verdict", "verdict.json")
     assert is_fit(finished(place)) and verdict["accuracy"] == 1.0
+    assert verdict["prompts"] == counts.metrics[f"best-of-{CONFIG.best_of}"]["n"] == 30  # whether or not they made a pair
     assert verdict["best_of_n"] >= verdict["mean_at_1"] + 2 * verdict["standard_error"]
-    assert [gate["passed"] for gate in counts.gates] == [True]
+    assert [(gate["passed"], gate["advisory"]) for gate in counts.gates] == [(True, True)]
 
 
 def test_a_margin_parts_the_rewards_further(
@@ -56,11 +61,15 @@ def test_a_margin_parts_the_rewards_further(
         for row in coins(100, 164)
     ]  # fmt: skip
     files = {part: {"00000.parquet": parquet(rows, PAIRS)} for part in ("train", "test")}
+    files["prompts"] = {"prompts.parquet": parquet([], PROMPTS)}
     pairs = artifact("pairs", tmp_path / "scored", files)
     gaps = list[float]()
     for margin in (0.0, 2.0):
         place = new_place(f"margin-{margin}")
-        reward(CONFIG.model_copy(update={"margin": margin, "center": 0.0, "epochs": 8}), coin_model, pairs, place)
+        config = CONFIG.model_copy(update={"margin": margin, "center": 0.0, "epochs": 8})
+        counts = reward(config, coin_model, pairs, place)
+        assert not is_fit(finished(place)) and counts.gates[0]["value"] is None
+        assert any("no held-out tasks: the reward model was not measured" in warning for warning in counts.warnings)
         gaps.append(distance(place, rows))
     assert gaps[1] > gaps[0] + 1
 
