@@ -46,7 +46,7 @@ def test_a_planted_rule_makes_a_fit_model(
     counts = reward(CONFIG, coin_model, coin_pairs(tmp_path / "pairs"), place)
     verdict = finished(place).read_json("verdict", "verdict.json")
     assert is_fit(finished(place)) and verdict["accuracy"] == 1.0
-    assert verdict["prompts"] == counts.metrics[f"best-of-{CONFIG.best_of}"]["n"] == 30  # whether or not they made a pair
+    assert verdict["prompts"] == counts.metrics[f"best-of-{CONFIG.best_of}"]["n"] == 30  # also those without a pair
     assert verdict["best_of_n"] >= verdict["mean_at_1"] + 2 * verdict["standard_error"]
     assert [(gate["passed"], gate["advisory"]) for gate in counts.gates] == [(True, True)]
 
