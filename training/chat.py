@@ -12,9 +12,12 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from data_curation.settings import StageError
+from training.template_trial import CPU_SECONDS, ends
 
 Messages = Sequence[Mapping[str, str]]
 PROBE = ({"role": "user", "content": "Say one."}, {"role": "assistant", "content": "One."})
+SHOWN = 80
+"""Characters of a conversation's first user turn in an error."""
 _SENTINEL = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -31,7 +34,7 @@ def encode_all(
     tokenizer: Any, conversations: Sequence[Messages], add_generation_prompt: bool = False
 ) -> list[tuple[list[int], list[int]]]:
     """`encode` of many conversations: their texts go to the tokenizer in one batch."""
-    rendered = [_rendered(tokenizer, messages, add_generation_prompt) for messages in conversations]
+    rendered = [_named(tokenizer, messages, add_generation_prompt) for messages in conversations]
     texts = [text[start:end] for text, _, runs in rendered for start, end, control in runs if control < 0]
     coded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True,
                       return_attention_mask=False) if texts else {"input_ids": [], "offset_mapping": []}  # fmt: skip
@@ -50,19 +53,33 @@ def encode_all(
 
 def template_hash(tokenizer: Any) -> str:
     """Hex sha256 of the chat template; it must not change from stage to stage."""
-    if not tokenizer.chat_template:
-        raise StageError("the tokenizer has no chat template: give one that marks {% generation %}")
-    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+    return hashlib.sha256(_template(tokenizer).encode()).hexdigest()
 
 
 def check_contract(tokenizer: Any, model_folder: Path) -> str:
-    """Stop token of tokenizer, template and generation config agree and are trained; returns the template's hash."""
+    """Stop token of tokenizer, template and generation config agree and are trained; returns the template's hash.
+
+    StageError names the folder, also for a template that does not end or fails.
+    """
+    try:
+        return _checked(tokenizer, model_folder)
+    except StageError as error:
+        words = str(error)
+        raise StageError(words if words.startswith(str(model_folder)) else f"{model_folder}: {words}") from error
+
+
+def _checked(tokenizer: Any, model_folder: Path) -> str:
     digest = template_hash(tokenizer)
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     if eos is None or pad is None or eos == pad:
         raise StageError(f"{model_folder}: eos is {eos} and pad is {pad}: the tokenizer needs both, and they differ")
     if not re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template):
         raise StageError(f"{model_folder}: the chat template marks no {{% generation %}}: add it round the answers")
+    if not ends(tokenizer.chat_template, tuple(sorted(tokenizer.special_tokens_map.items()))):
+        raise StageError(
+            f"{model_folder}: the chat template does not come to an end: after {CPU_SECONDS} s it was still at two "
+            "short conversations: mend its loops"
+        )
     ids, mask = encode(tokenizer, PROBE)
     trained = [token for token, on in zip(ids, mask, strict=True) if on]
     if not trained or trained[-1] != eos:
@@ -83,11 +100,31 @@ def _check_configs(model_folder: Path, eos: int, vocabulary: int) -> None:
         raise StageError(f"{model_folder}/config.json: vocab_size is {rows}, the tokenizer has {vocabulary} tokens")
 
 
+def _template(tokenizer: Any) -> str:
+    if not tokenizer.chat_template:
+        raise StageError("the tokenizer has no chat template: give one that marks {% generation %}")
+    if not isinstance(tokenizer.chat_template, str):
+        names = ", ".join(tokenizer.chat_template)
+        raise StageError(f"the tokenizer has several chat templates ({names}): give the one to use")
+    return tokenizer.chat_template
+
+
+def _named(tokenizer: Any, messages: Messages, add_generation_prompt: bool) -> Any:
+    """`_rendered`, whose errors name the conversation: one among thousands has to be found."""
+    try:
+        return _rendered(tokenizer, messages, add_generation_prompt)
+    except StageError as error:
+        first = next((message["content"] for message in messages if message["role"] == "user"), "")
+        words = " ".join(first.split())
+        shown = words if len(words) <= SHOWN else words[:SHOWN] + "..."
+        raise StageError(f"{error}; in the conversation that begins with {shown!r}") from error
+
+
 def _rendered(
     tokenizer: Any, messages: Messages, add_generation_prompt: bool
 ) -> tuple[str, list[tuple[int, int]], list[tuple[int, int, int]]]:
     """The rendered text, spans of it that are trained, and consecutive runs (start, end, control token or -1)."""
-    template, names = str(tokenizer.chat_template), tuple(sorted(tokenizer.special_tokens_map.items()))
+    template, names = _template(tokenizer), tuple(sorted(tokenizer.special_tokens_map.items()))
     roles = tuple(message["role"] for message in messages)
     skeleton, marked = _skeleton(template, names, roles, add_generation_prompt)
     direct = _render(template, names, [dict(message) for message in messages], add_generation_prompt)[0]
@@ -155,6 +192,8 @@ def _render(
         )  # fmt: skip
     except (TemplateError, OverflowError) as error:  # its own complaint, or a loop that the sandbox stopped
         raise StageError(f"the chat template fails: {error}") from error
+    except Exception as error:  # a template is a program: it divides by zero, calls itself without end, adds none
+        raise StageError(f"the chat template fails: {type(error).__name__}: {error}") from error
     texts, spans = rendered
     return texts[0], [(start, end) for start, end in spans[0]]
 

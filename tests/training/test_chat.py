@@ -1,6 +1,7 @@
 """Chat encoding and generation: user text stays text, the mask holds the stop token, padding changes no answer."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,36 @@ def test_a_template_that_trims_is_followed_and_one_that_rewrites_is_refused(chat
         "user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>"
     )
     rewrites.chat_template = rewrites.chat_template.replace("message['content']", "(message['content'] | upper)")
-    with pytest.raises(StageError, match="rewrites contents"):
+    with pytest.raises(StageError, match=r"rewrites contents.*; in the conversation that begins with 'a'$"):
         encode(rewrites, chat("a", "b"))
+
+
+def test_the_conversation_that_a_template_fails_at_is_named(chat_tokenizer: Path) -> None:
+    """Of many conversations the one is named, by the beginning of its first question."""
+    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer)
+    fails = "{%- if messages[-1]['content'] == 'bad' -%}{{ 1 / 0 }}{%- endif -%}"
+    tokenizer.chat_template = fails + tokenizer.chat_template
+    question = "Who\nwrote  this? " + "x" * 100
+    several = [chat("a", "b"), chat(question, "bad", system="Be kind."), chat("c", "d")]
+    begins = re.escape(f"'Who wrote this? {'x' * 64}...'")
+    with pytest.raises(StageError, match=rf"ZeroDivisionError.*; in the conversation that begins with {begins}$"):
+        encode_all(tokenizer, several)
+    assert len(encode_all(tokenizer, [several[0], several[2]])) == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "no chat template: give one"),
+        ({"default": "x", "tool_use": "y"}, r"several chat templates \(default, tool_use\)"),
+    ],
+)
+def test_a_tokenizer_without_one_template_encodes_nothing(chat_tokenizer: Path, template: Any, said: str) -> None:
+    """None would be rendered as the word, a set of templates as the text of a dict."""
+    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(StageError, match=said):
+        encode(tokenizer, chat("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +116,9 @@ def test_a_template_that_trims_is_followed_and_one_that_rewrites_is_refused(chat
         ("{% for i in range(1000000000) %}x{% endfor %}", "the chat template fails: Range too big"),
         ("{{ raise_exception('roles must alternate') }}", "the chat template fails: roles must alternate"),
         ("{% if %}", "the chat template fails: "),
+        ("{{ 1 / 0 }}", "the chat template fails: ZeroDivisionError: division by zero"),
+        ("{{ 'a' + none }}", "the chat template fails: TypeError: "),
+        ("{% macro more() %}{{ more() }}{% endmacro %}{{ more() }}", "the chat template fails: RecursionError: "),
     ],
 )
 def test_a_template_that_loops_or_complains_is_said(chat_tokenizer: Path, template: str, said: str) -> None:
@@ -95,6 +127,43 @@ def test_a_template_that_loops_or_complains_is_said(chat_tokenizer: Path, templa
     tokenizer.chat_template = template
     with pytest.raises(StageError, match=said):
         encode(tokenizer, chat("a", "b"))
+
+
+ENDLESS = {
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "loops where there is a system prompt": (
+        "{% if messages[0]['role'] == 'system' %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}"
+        "{% endfor %}{% endif %}"
+    ),
+    "one operation": "{{ 9 ** (9 ** messages | length ** 4) }}",
+    "memory": "{{ 'x' * 10 ** 11 }}",
+}
+
+
+@pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
+def test_a_template_without_end_is_refused(chat_tokenizer: Path, tiny_model: Artifact, template: str) -> None:
+    """On any thread, the folder is named; a limit of computing time ends what no exception can."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer)
+    tokenizer.chat_template = template + tokenizer.chat_template
+    folder = Path(tiny_model.home) / "model"
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(check_contract, tokenizer, folder)
+        with pytest.raises(StageError, match=rf"^{folder}: the chat template does not come to an end"):
+            checked.result()
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{% if %}", "{% macro more() %}{{ more() }}{% endmacro %}{{ more() }}"]
+)
+def test_a_template_that_fails_breaks_the_contract(chat_tokenizer: Path, tiny_model: Artifact, template: str) -> None:
+    """Whatever it raises, the error is ours and names the folder."""
+    tokenizer = AutoTokenizer.from_pretrained(chat_tokenizer)
+    tokenizer.chat_template = template + tokenizer.chat_template
+    folder = Path(tiny_model.home) / "model"
+    with pytest.raises(StageError, match=rf"^{folder}: the chat template fails: "):
+        check_contract(tokenizer, folder)
 
 
 def test_the_contract_holds_for_the_projects_models(tiny_model: Artifact, tokenizer: Any) -> None:
