@@ -53,5 +53,4 @@ def _repeated(config: DialoguesConfig, batch: Sequence[Dialogue]) -> list[bool]:
 
 def _replies(dialogue: Dialogue) -> str:
     """What is learnt: all that the assistant says, the rejected reply too."""
-    said = [turn["content"] for turn in dialogue.messages if turn["role"] == "assistant"]
-    return "\n".join([*said, dialogue.rejected] if dialogue.rejected else said)
+    return "\n".join(filter(None, (dialogue.answered, dialogue.rejected)))

@@ -61,6 +61,21 @@ class Dialogue:
         return re.sub(r"\s+", " ", re.sub(r"[^\w\s+*/=<>-]", "", folded)).strip() or folded.strip()
 
     @property
+    def asked(self) -> str:
+        """What the assistant was asked, one below the other; the system prompt only where there is nothing else."""
+        return "\n".join(self._said("user") or self._said("system"))
+
+    @property
+    def answered(self) -> str:
+        """All that the assistant says, of a preference record on the chosen side."""
+        return "\n".join(self._said("assistant"))
+
+    @property
+    def expected(self) -> str:
+        """What the task's checker expects, as JSON; empty for a chat."""
+        return canonical([self.task["checker"], self.task["answer"]]).decode() if self.task else ""
+
+    @property
     def text(self) -> str:
         """All contents, one below the other."""
         said = [message["content"] for message in self.messages]
@@ -70,6 +85,9 @@ class Dialogue:
     def size(self) -> int:
         """UTF-8 bytes of the contents."""
         return sum(len(message["content"].encode()) for message in self.messages) + len(self.rejected.encode())
+
+    def _said(self, role: str) -> list[str]:
+        return [message["content"] for message in self.messages if message["role"] == role]
 
     def row(self) -> dict[str, Any]:
         """The row of the published table."""

@@ -72,6 +72,62 @@ def test_other_replies_to_a_prompt_are_no_repeats(tmp_path: Path) -> None:
     assert len(said(tmp_path, "train")) == 10
 
 
+def shared(case: str) -> list[Any]:
+    """Different conversations of which the larger part, a text of 150 words and more, is one and the same."""
+    (long,) = texts(1, 200)
+    other = list(zip(texts(50, 12, seed=1), texts(50, 14, seed=2), strict=True))
+    return {
+        "system": [{"messages": [{"role": "system", "content": long}, *chat(*one)["messages"]]} for one in other],
+        "passage": [chat(f"{long}\n\n{asked}", answered) for asked, answered in other],
+        "replies": [chat(long, answered) for _, answered in other],
+        "answers": [chat(asked, long) for asked, _ in other],
+        "sides": [{"prompt": "Q", "chosen": long, "rejected": rejected} for _, rejected in other],
+        "rejected": [{"prompt": "Q", "chosen": chosen, "rejected": long} for _, chosen in other],
+    }[case]
+
+
+@pytest.mark.parametrize("case", ["system", "passage", "replies", "answers", "sides", "rejected"])
+def test_a_long_text_that_many_share_collapses_nothing(tmp_path: Path, case: str) -> None:
+    """Talks under one system prompt, questions over one passage, replies to one long prompt, one long reply: all
+    stay, and so do preference records that share one side."""
+    _, counts = make(tmp_path, [*shared(case), chat("x", "y")], **ALL_TRAIN)
+    assert counts.funnel == []
+    assert len(said(tmp_path, "train")) + len(said(tmp_path, "train-preferences")) == 51
+
+
+def test_near_duplicates_go_where_both_sides_are_alike(tmp_path: Path) -> None:
+    """An edited question with an edited answer goes whatever the system prompt; one with another answer stays, and so
+    does the same answer to another question. Among thousands that share a text the planted pairs are found as well."""
+    asked, answered = texts(200, 60, seed=1), texts(200, 60, seed=2)
+    systems = texts(2, 150, seed=3)
+    lines: list[Any] = []
+    for number, (question, answer) in enumerate(zip(asked, answered, strict=True)):
+        copy = chat(edited(question, 1, number), edited(answer, 1, number))["messages"]
+        lines += [
+            {"messages": [{"role": "system", "content": systems[0]}, *chat(question, f"{answer} end")["messages"]]},
+            {"messages": [{"role": "system", "content": systems[1]}, *copy]},
+            chat(question, edited(answer, 30, number)),
+            chat(edited(question, 30, number), answer),
+        ]
+    crowd = [chat(asked[0], text) for text in texts(1000, 40, seed=4)]
+    crowd += [chat(asked[0], edited(turn["messages"][1]["content"], 1, n)) for n, turn in enumerate(crowd[:300])]
+    _, counts = make(tmp_path, [*lines, *crowd], **ALL_TRAIN)
+    assert [(row["step"], row["reason"], row["documents"]) for row in counts.funnel] == [
+        ("dedup", "near-duplicate", 500)
+    ]
+    kept = said(tmp_path, "train")
+    assert len(kept) == 600 + 1000
+    assert sum(turns[-1].endswith(" end") for turns in kept) == 200
+
+
+def test_texts_without_words_are_alike_only_where_they_are_equal(tmp_path: Path) -> None:
+    """Signs alone: an equal prompt with a nearly equal reply is a near-duplicate, another prompt's is none."""
+    (long,) = texts(1, 60)
+    _, counts = make(tmp_path, [chat("!!", long), chat("!!", f"{long} more"), chat("??", f"{long} less")], **ALL_TRAIN)
+    assert [row["documents"] for row in counts.funnel] == [1]
+    assert sorted(prompt for prompt, _ in said(tmp_path, "train")) == ["!!", "??"]
+
+
 def test_the_order_of_records_does_not_matter(tmp_path: Path) -> None:
     """Records in another order give the same bytes, near-duplicates among them."""
     lines = [chat(f"p{number}", edited(text, edit, edit)) for number, text in enumerate(texts(20, 60))
@@ -131,7 +187,7 @@ def test_clusters_agree_with_a_plain_count_of_shared_runs(near: Near) -> None:
         if both and len(sets[one] & sets[other]) / len(both) >= near.similarity:
             parent[root(one)] = root(other)
     names = np.array([root(index) for index in range(len(given))])
-    found = clusters(given, near)
+    found = clusters([given], near)
     same, expected = found[:, None] == found, names[:, None] == names
     assert not (same & ~expected).any()
     apart = ~np.eye(len(given), dtype=bool)
@@ -144,6 +200,6 @@ def test_most_pairs_at_the_threshold_are_found() -> None:
     assert config.near is not None
     base = texts(400, 62, seed=5)
     cut = [" ".join(text.split()[11:]) for text in base]  # 49 of 60 runs: similarity 0.817
-    found = clusters([*base, *cut, *texts(1000, 60, seed=6)], config.near)
+    found = clusters([[*base, *cut, *texts(1000, 60, seed=6)]], config.near)
     assert np.mean(found[:400] == found[400:800]) > 0.95
     assert len(set(found[800:].tolist())) == 1000
