@@ -26,7 +26,9 @@ def preference_of(raw: dict[str, Any]) -> dict[str, Any] | None:
     worse = [one for one in rated if one[1] < rated[0][1]]
     if not worse:
         raise Dropped("no reply is rated above another")
-    (chosen, best), (rejected, lower) = rated[0], random.Random(str(raw["instruction"])).choice(worse)
+    # As bytes a prompt of halves of signs seeds as well: what is wrong with it is said where turns are checked.
+    seed = str(raw["instruction"]).encode("utf-8", "surrogatepass")
+    (chosen, best), (rejected, lower) = rated[0], random.Random(seed).choice(worse)
     sides = {"prompt": raw["instruction"], "chosen": chosen, "rejected": rejected}
     return sides | {"score_chosen": best, "score_rejected": lower}
 
@@ -65,11 +67,15 @@ def margin_of(raw: dict[str, Any]) -> float | None:
     chosen, rejected = (float(cast(float, score)) for score in scores)
     if chosen < rejected:
         raise Dropped("chosen side has the lower score")
-    return chosen - rejected
+    margin = chosen - rejected
+    return margin if math.isfinite(margin) else None
 
 
 def _is_score(score: Any) -> bool:
-    return isinstance(score, int | float) and math.isfinite(score)
+    try:
+        return isinstance(score, int | float) and math.isfinite(score)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _side(side: Any, prompt: Any) -> list[Any]:

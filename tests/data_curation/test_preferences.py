@@ -8,6 +8,7 @@ import pytest
 from tests.data_curation.chats import ALL_TRAIN, chat, make, rows
 
 GOOD = {"prompt": "fine", "chosen": "yes", "rejected": "no"}
+HUGE = [{"response": "A", "overall_score": 10**400}, {"response": "B", "overall_score": 1}]
 
 
 def sides(chosen: list[str], rejected: list[str]) -> dict[str, Any]:
@@ -90,6 +91,8 @@ def test_turns_before_the_reply_and_system_prompts_stay(tmp_path: Path) -> None:
         (rated(), "no reply is rated above another"),
         ({"instruction": "Q", "completions": [7, {"response": "A"}]}, "no reply is rated above another"),
         ({"prompt": 1, "chosen": "A", "rejected": "B"}, "content is not text"),
+        ({"instruction": "Q", "completions": HUGE}, "no reply is rated above another"),
+        (rated(2.0, 1.0, instruction="\ud800"), "content is not valid Unicode"),
     ],
 )
 def test_each_fault_of_a_preference_has_its_name(tmp_path: Path, record: dict[str, Any], reason: str) -> None:
@@ -101,14 +104,14 @@ def test_each_fault_of_a_preference_has_its_name(tmp_path: Path, record: dict[st
 
 def test_scores_become_a_margin(tmp_path: Path) -> None:
     """The difference of two finite scores is kept; without both there is none."""
-    scores = [(8.5, 3), (2, 2.0), (None, 1.0), (float("nan"), 1.0)]
+    scores = [(8.5, 3), (2, 2.0), (None, 1.0), (float("nan"), 1.0), (10**400, 1), (1, -(10**400)), (1e308, -1e308)]
     lines = [
         {"prompt": f"Q{n}", "chosen": "A", "rejected": "B", "score_chosen": one, "score_rejected": other}
         for n, (one, other) in enumerate(scores)
     ]
     make(tmp_path, [*lines, chat("x", "y")], **ALL_TRAIN)
     found = {row["messages"][0]["content"]: row["margin"] for row in rows(tmp_path, "train-preferences")}
-    assert found == {"Q0": 5.5, "Q1": 0.0, "Q2": None, "Q3": None}
+    assert found == {"Q0": 5.5, "Q1": 0.0} | {f"Q{number}": None for number in range(2, 7)}
 
 
 def test_the_best_rated_reply_is_chosen_and_a_worse_one_rejected(tmp_path: Path) -> None:
