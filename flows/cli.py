@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.bounds import count, temperature
 from flows.presets import presets
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ def whatif(asked: argparse.Namespace) -> int:
 
 def chat(asked: argparse.Namespace) -> int:
     """Talk with a model in the terminal: a line asked, an answer printed, until Ctrl-D."""
-    from training.talk import talk
+    from training.talk import decoded, talk
 
-    show_answer = (lambda _: None) if asked.json else print
-    turns = talk(Path(asked.folder), sys.stdin, show_answer, asked.max_new_tokens, asked.temperature)
+    say = (lambda _: None) if asked.json else print
+    lines = decoded(sys.stdin.buffer)
+    turns = talk(Path(asked.folder), lines, say, _note, asked.max_new_tokens, asked.temperature)
     if asked.json:
         print(json.dumps({"messages": turns}))
     return 0
@@ -168,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--run", help="name of the run; the newest that finished clean by default")
     sub = _add(commands, chat)
     sub.add_argument("folder", nargs="?", default="out/demo/model", help="model folder (default out/demo/model)")
-    sub.add_argument("--temperature", type=float, default=0.0, help="0, the default, gives the likeliest answer")
-    sub.add_argument("--max-new-tokens", type=int, default=128, help="longest answer in tokens (default 128)")
+    sub.add_argument("--temperature", type=temperature, default=0.0, help="0, the default, gives the likeliest answer")
+    sub.add_argument("--max-new-tokens", type=count, default=128, help="longest answer in tokens (default 128)")
     sub = _add(commands, trace)
     words = "model folder, run, start of a key or digest; or a document's id or URL"
     sub.add_argument("what", help=words)
@@ -213,6 +215,10 @@ def _add_settings(sub: argparse.ArgumentParser) -> None:
 
 def _sets(asked: argparse.Namespace) -> list[str]:
     return [*asked.set, *([f"run.store={asked.store}"] if asked.store else [])]
+
+
+def _note(words: str) -> None:
+    print(f"tokenmill: {words}", file=sys.stderr)
 
 
 def _config(asked: argparse.Namespace) -> "PipelineConfig":
