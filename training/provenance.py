@@ -55,6 +55,7 @@ Facts = Mapping[str, StageFacts]
 def data(facts: Facts, licences: Mapping[str, str]) -> str:
     """The sources of documents and conversations, each with what was taken of it and under which licence."""
     head = ["source", "holds", "is", "weight", "records at most", "licence"]
+    read = "documents, to measure by alone" if origin(facts) else "documents"
     rows = [
         [
             source["name"],
@@ -64,7 +65,7 @@ def data(facts: Facts, licences: Mapping[str, str]) -> str:
             _text(source.get("limit")) if source.get("limit") else "all",
             licences.get(source["name"], "not recorded"),
         ]
-        for word, holds in (("extract", "documents"), ("dialogues", "conversations"))
+        for word, holds in (("extract", read), ("dialogues", "conversations"))
         if word in facts
         for source in facts[word].settings["sources"]
     ]
@@ -99,6 +100,12 @@ def gates(facts: Facts, own: Iterable[Mapping[str, Any]]) -> str:
     return table(["stage", "gate", "value", "against", ""], rows) if rows else ""
 
 
+def origin(facts: Facts) -> str:
+    """The existing model that the road has gone on from: its repository and commit, or its bytes; empty for our own."""
+    path = str(facts["base"].settings["path"]) if "base" in facts else ""
+    return f"the model of sha256 {path[:12]}" if re.fullmatch("[0-9a-f]{64}", path) else path.removeprefix("hub://")
+
+
 def datasets(facts: Facts) -> list[str]:
     """Repositories of the Hugging Face hub among the sources, for the card's header."""
     return list(dict.fromkeys(text.split("@")[0] for one in facts.values() for text in one.repositories.values()))
@@ -130,6 +137,8 @@ def licence(facts: Facts, weights: str) -> str:
         told.append("That of a Debian package is the file `copyright` in it.")
     if "hub" in kinds:
         told.append("That of a dataset of the hub is in its own card.")
+    if base := origin(facts):
+        told.append(f"The weights were made from {base}, whose licence binds them, too.")
     return " ".join(told)
 
 

@@ -155,6 +155,20 @@ def test_what_is_said_of_a_stage_follows_its_settings(stages: dict[str, StageFac
     assert sentence in text
 
 
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [("hub://someone/model@" + "c" * 40, "someone/model@" + "c" * 40), ("d" * 64, "the model of sha256 dddddddddddd")],
+)
+def test_a_model_that_was_not_pretrained_here_is_named(path: str, called: str) -> None:
+    """Its name stands where pretraining would, and in the licences; the documents have only measured it."""
+    ours = {name: one for name, one in the_road().items() if one.word != "pretrain"}
+    text = card(ours | {"base": facts("base", {"path": path})})
+    assert f"**base**: {called}, not pretrained here\n" in text
+    assert f"made from {called}, whose licence binds them" in text.partition("## Licences")[2]
+    assert "| docs | documents, to measure by alone |" in text
+    assert "not pretrained" not in card(the_road()) and "| docs | documents |" in card(the_road())
+
+
 def test_another_algorithm_is_named_in_every_table() -> None:
     """A model of RLOO stands under its name, and GRPO is said nowhere."""
     text = card(the_road("rloo"))
