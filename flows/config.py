@@ -21,6 +21,7 @@ from flows.presets import CONFIGS, presets
 from tasks.pins import IncrementConfig
 from tasks.run import RunConfig
 from tasks.secrets import check_no_secrets
+from training.base import BaseConfig
 from training.evaluate import EvaluateConfig
 from training.instruct import InstructConfig
 from training.pairs import PairsConfig
@@ -50,6 +51,8 @@ class PipelineConfig(Settings):
     """Token shards and the held-out split."""
     pretrain: PretrainConfig = PretrainConfig()
     """The model and its length-progressive phases."""
+    base: BaseConfig = BaseConfig()
+    """An existing model in place of `pretrain`."""
     instruct: InstructConfig = InstructConfig()
     """Supervised fine-tuning on conversations."""
     pairs: PairsConfig = PairsConfig()
@@ -70,6 +73,12 @@ class PipelineConfig(Settings):
     """Where and how to run; never part of any key."""
 
     @model_validator(mode="after")
+    def _base_has_its_tokenizer(self) -> Self:
+        if self.base.path and not self.tokenizer.path:
+            raise ValueError("base.path needs tokenizer.path: a model reads what its own tokenizer writes")
+        return self
+
+    @model_validator(mode="after")
     def _words_are_stages(self) -> Self:
         for name in ("hours", "stages"):
             for word in getattr(self.run, name):
@@ -87,6 +96,7 @@ WORDS = (
     "tokenizer",
     "shard",
     "pretrain",
+    "base",
     "dialogues",
     "instruct",
     "pairs",

@@ -85,7 +85,7 @@ def _choice(words: Sequence[str]) -> Schema:
 
 
 # Two rows of tabs: all words in one row are wider than a screen.
-TRAINING = ("pretrain", "instruct", "pairs", "reward", "prefer", "reinforce", "evaluate", "publish")
+TRAINING = ("pretrain", "base", "instruct", "pairs", "reward", "prefer", "reinforce", "evaluate", "publish")
 CurationForm = Annotated[
     dict[str, Any] | None, WithJsonSchema(_choice([word for word in WORDS if word not in TRAINING]))
 ]

@@ -7,7 +7,7 @@ from tasks.curation import clean, decontaminate, dedup, dialogues, extract, shar
 from tasks.facts import stage_facts
 from tasks.sources import listed
 from tasks.stage import Output
-from tasks.training import evaluate, instruct, pairs, prefer, pretrain, publish, reinforce, reward
+from tasks.training import base, evaluate, instruct, pairs, prefer, pretrain, publish, reinforce, reward
 
 
 def road(config: PipelineConfig) -> Output:
@@ -41,13 +41,16 @@ def road(config: PipelineConfig) -> Output:
     # Growing lengths, each phase from the model, optimizer and place in the data where the last one stopped.
     *names, last = config.pretrain.names()
     phase, scores = None, list[Output]()
-    for index, name in enumerate(names):
-        phase = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=phase)
-        scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=phase, **data, pairs=None))
-    base = pretrain(config.pretrain.run_of(len(names)), name=last, shards=shards, tokenizer=bpe, previous=phase)
+    if config.base.path:
+        start = base(config.base, tokenizer=bpe)  # somebody's model in place of ours
+    else:
+        for index, name in enumerate(names):
+            phase = pretrain(config.pretrain.run_of(index), name=name, shards=shards, tokenizer=bpe, previous=phase)
+            scores.append(evaluate(config.evaluate, name=f"evaluate-{name}", model=phase, **data, pairs=None))
+        start = pretrain(config.pretrain.run_of(len(names)), name=last, shards=shards, tokenizer=bpe, previous=phase)
 
     # Base model -> chat model. Preference pairs come from the model itself, judged by verifiers.
-    sft = instruct(config.instruct, model=base, dialogues=chats)
+    sft = instruct(config.instruct, model=start, dialogues=chats)
     judged = pairs(config.pairs, model=sft, dialogues=chats)
     judge = reward(config.reward, model=sft, pairs=judged)
     dpo = prefer(config.prefer, model=sft, pairs=judged, reward=judge)
@@ -55,7 +58,7 @@ def road(config: PipelineConfig) -> Output:
 
     # Side by side, on data that no stage has trained on.
     data |= {"pairs": judged, "reward": judge}
-    scores.append(evaluate(config.evaluate, name="evaluate-base", model=base, **data))
+    scores.append(evaluate(config.evaluate, name="evaluate-base", model=start, **data))
     rival = evaluate(config.evaluate, name="evaluate-sft", model=sft, **data)  # whose answers the others must beat
     scores.append(rival)
     for name, model in {"dpo": dpo, "grpo": grpo}.items():

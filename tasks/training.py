@@ -9,6 +9,7 @@ pretrain = stage(
     version=4,
     takes={"shards": ("shards", "heldout"), "previous": ("model", "state")},
 )
+base = stage("training.base:base", version=1)
 instruct = stage("training.instruct:instruct", version=4, takes={"dialogues": SPLITS})
 pairs = stage(
     "training.pairs:pairs",
