@@ -81,6 +81,7 @@ def evaluate(
     from transformers import AutoTokenizer
 
     from training import chat_measures as measures
+    from training.chat import check_contract
     from training.heldout import measure
     from training.model import load, settle
     from training.win_rate import answered, write_answers
@@ -88,6 +89,7 @@ def evaluate(
     device = settle(place)
     folder = model.folder("model", place.scratch)
     net, tokenizer = load(folder).to(device).eval(), AutoTokenizer.from_pretrained(folder)
+    check_contract(tokenizer, folder)
     counts, outcomes, progress = Counts(), dict[str, dict[str, float]](), place.progress("measures", 8)
 
     def note(measure: str, metrics: "Metrics", results: "Outcomes | None" = None) -> None:

@@ -74,8 +74,7 @@ class PairsConfig(Settings):
 def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Place) -> Counts:
     """Sample answers to every prompt and pair right with wrong ones; parts `train`, `test` and `prompts`.
 
-    `prompts` holds the held-out tasks whether or not they made a pair. Those that made one had right and wrong answers:
-    on them alone nobody would see a model get worse at what it always solved.
+    `prompts` are all held-out tasks: those that made pairs hide it when a model unlearns what it always solved.
     """
     train, test = _read(dialogues, "train"), _read(dialogues, config.held_out)
     given, given_test = _read(dialogues, "train-preferences"), _read(dialogues, f"{config.held_out}-preferences")
@@ -131,9 +130,12 @@ class Sampler:
     def __call__(self, rows: Sequence[dict[str, Any]], name: str, k: int) -> list[list["Answer"]]:
         """`k` answers for each row, none where its prompt leaves no room; the seed follows from the piece's name."""
         from training.answers import generate_answers
+        from training.chat import check_contract
 
         if self.loaded is None:
-            self.loaded = measures.load_policy(self.artifact.folder("model", self.place.scratch), self.place)
+            folder = self.artifact.folder("model", self.place.scratch)
+            self.loaded = measures.load_policy(folder, self.place)
+            check_contract(self.loaded[1], folder)
         most = self.config.max_new_tokens
         fits = measures.fitting(*self.loaded, [row["messages"][:-1] for row in rows], most)
         asked = [row["messages"][:-1] for row, fit in zip(rows, fits, strict=True) if fit for _ in range(k)]
