@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from data_curation.settings import Settings
 from training.verdict import outcome
@@ -179,10 +179,11 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(_text(one) for one in value)  # pyright: ignore[reportUnknownVariableType]
+        return ", ".join(_text(one) for one in cast(list[Any], value))
     if isinstance(value, Mapping):  # a language, a source
-        named = [value[name] for name in ("code", "name") if name in value]  # pyright: ignore[reportUnknownVariableType]
-        return str(named[0]) if named else ", ".join(f"{name} {_text(one)}" for name, one in value.items())  # pyright: ignore[reportUnknownVariableType]
+        fields = cast(Mapping[str, Any], value)
+        named = [str(fields[name]) for name in ("code", "name") if name in fields]
+        return named[0] if named else ", ".join(f"{name} {_text(one)}" for name, one in fields.items())
     text = str(value)
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text  # files that count by their bytes
 
