@@ -7,9 +7,12 @@ from data_curation.counts import Counts
 from data_curation.dialogue_rows import Dialogue, Drops
 from data_curation.sources.source import Source
 
+KINDS = {"chat": "", "task": "tasks of ", "preference": "preferences of "}
+"""Kinds of rows, and how the passes over them are called."""
+
 
 def taken(sources: Sequence[Source], dialogues: Sequence[Dialogue], drops: Drops) -> list[list[Dialogue]]:
-    """What each source gives by its `limit`: the conversations with the smallest ids, in order.
+    """What each source gives by its `limit`: the rows of any kind with the smallest ids, in order.
 
     Ids are hashes, so this is an even sample, and a smaller one lies within a larger one.
     """
@@ -25,7 +28,22 @@ def taken(sources: Sequence[Source], dialogues: Sequence[Dialogue], drops: Drops
 def mixed(
     sources: Sequence[Source], rows: Sequence[list[Dialogue]], most: float, counts: Counts, drops: Drops
 ) -> list[tuple[Dialogue, int]]:
-    """Conversations and how often each is taken, so that the sources' bytes are in the relations of their weights.
+    """What is taken of the sources' rows, and how often: conversations, tasks and preference records each among
+    themselves.
+
+    Tasks come once at most: who learns from them (`pairs`, `reinforce`) goes over them as often as it is set to.
+    """
+    found = list[tuple[Dialogue, int]]()
+    for name in KINDS:
+        kind = [[one for one in some if one.kind == name] for some in rows]
+        found += _mixed(name, sources, kind, min(most, 1.0) if name == "task" else most, counts, drops)
+    return found
+
+
+def _mixed(
+    kind: str, sources: Sequence[Source], rows: Sequence[list[Dialogue]], most: float, counts: Counts, drops: Drops
+) -> list[tuple[Dialogue, int]]:
+    """Rows of one kind and how often each is taken, so that the sources' bytes are in the relations of their weights.
 
     The source that has the fewest bytes for its weight is passed over `most` times, the others less often: a part of a
     pass takes the smallest ids. Without weights every source is passed over once.
@@ -45,5 +63,6 @@ def mixed(
                 found.append((one, times))
             else:
                 drops.drop("mix", f"over the weight of {source.name}", one)
-        counts.metrics[f"passes over {source.name}"] = {"value": passes, "n": len(some), "standard_error": None}
+        name = f"passes over {KINDS[kind]}{source.name}"
+        counts.metrics[name] = {"value": passes, "n": len(some), "standard_error": None}
     return found

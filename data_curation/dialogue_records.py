@@ -7,6 +7,7 @@ from typing import Any, cast
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.dialogue_rows import Dialogue, Drops
+from data_curation.dialogue_tasks import check_reply, task_of, with_reply
 from data_curation.dialogues import DialoguesConfig
 from data_curation.preferences import margin_of, preference_of, sides_of
 from data_curation.settings import InputError
@@ -46,10 +47,17 @@ def _dialogue(source: str, record: Any, config: DialoguesConfig) -> Dialogue:
     raw = cast(dict[str, Any], record)
     if needs_tools(raw):
         raise Dropped("needs tools")
-    if preference := preference_of(raw):
+    preference, task = preference_of(raw), task_of(raw, source)
+    if preference:
+        if task:
+            raise Dropped("task beside a preference")
         messages, rejected = sides_of(preference, config.max_turns, config.max_bytes)
         return Dialogue(source, messages, rejected=rejected, margin=margin_of(preference))
-    return Dialogue(source, validated(messages_of(raw), config.max_turns, config.max_bytes))
+    said = messages_of(raw, unanswered=task is not None)
+    messages = validated(with_reply(task, said) if task else said, config.max_turns, config.max_bytes)
+    if task:
+        check_reply(task, messages[-1]["content"])
+    return Dialogue(source, messages, task)
 
 
 def _records(source: Source, listed: Artifact) -> Iterator[tuple[Any, int]]:

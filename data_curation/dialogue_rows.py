@@ -18,7 +18,7 @@ DIALOGUES = pa.schema(
         ("source", pa.string()),
         ("kind", pa.string()),  # chat | task
         ("messages", _MESSAGES),
-        ("task", pa.string()),  # JSON {"family", "checker", "answer"}, empty for a chat
+        ("task", pa.string()),  # JSON {"family", "checker", "answer"} (checkers.py), empty for a chat
     ]
 )
 PREFERENCES = pa.schema(
@@ -51,6 +51,11 @@ class Dialogue:
         """sha256 of the messages (and of the rejected reply), 32 hex digits."""
         said = [self.messages, self.rejected] if self.rejected else self.messages
         return hashlib.sha256(canonical(said)).hexdigest()[:32]
+
+    @property
+    def kind(self) -> str:
+        """chat, task or preference."""
+        return "preference" if self.rejected else "task" if self.task else "chat"
 
     @cached_property
     def prompt(self) -> str:
@@ -94,8 +99,7 @@ class Dialogue:
         named = {"id": self.id, "source": self.source, "messages": self.messages}
         if self.rejected:
             return {**named, "rejected": self.rejected, "margin": self.margin}
-        kind, task = ("task", canonical(self.task).decode()) if self.task else ("chat", "")
-        return {**named, "kind": kind, "task": task}
+        return {**named, "kind": self.kind, "task": canonical(self.task).decode() if self.task else ""}
 
 
 class Drops:

@@ -1,7 +1,6 @@
 """Chat sources and generated tasks -> validated, unique conversations in splits that share no prompt."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,8 +10,8 @@ from data_curation import exercises
 from data_curation.artifact import Artifact
 from data_curation.counts import Counts
 from data_curation.decontaminate import DecontaminateConfig
-from data_curation.dialogue_rows import DIALOGUES, PREFERENCES, Dialogue, Drops
-from data_curation.documents import write_table
+from data_curation.dialogue_rows import Dialogue, Drops
+from data_curation.dialogue_tables import publish
 from data_curation.language import Language
 from data_curation.place import Place
 from data_curation.settings import InputError, Settings
@@ -24,7 +23,7 @@ KINDS = ("jsonl", "parquet", "hub", "chat-packages")
 
 
 class Tasks(Settings):
-    """How many generated tasks each split gets."""
+    """How many generated tasks each split gets; the sources' own tasks come beside them."""
 
     train: int = Field(default=40_000, ge=0)
     """Tasks to learn from."""
@@ -65,10 +64,10 @@ class DialoguesConfig(Settings):
     """Which conversations are kept, and how they are split."""
 
     sources: list[Source] = []
-    """Chat sources: packages, JSONL, Parquet or hub datasets of conversations or preference records. `weight` is bytes
-    of a source's conversations relative to the others', after all filters."""
+    """Chat sources: packages, JSONL, Parquet or hub datasets of conversations, tasks or preference records. `weight` is
+    bytes of a source's conversations relative to the others', after all filters; of its tasks, of its preferences."""
     tasks: Tasks = Tasks()
-    """Generated tasks per split."""
+    """Generated tasks per split; tasks of the sources come beside them."""
     families: list[str] = []
     """Families of generated tasks, drawn in turn; empty takes all."""
     seed: int = 0
@@ -87,15 +86,16 @@ class DialoguesConfig(Settings):
     repetition_words: int = Field(default=50, ge=5)
     """Words of the shortest replies, all of a conversation together, that are judged so."""
     near: Near | None = Near()
-    """Of nearly equal conversations (all turns) the longest stays: other replies to one prompt are no repeats. None
-    drops exact repeats alone."""
+    """Of conversations of which both what was asked and what was answered are nearly equal the longest stays: other
+    replies to one prompt are no repeats. None drops exact repeats alone."""
     near_prompts: NearPrompts | None = NearPrompts()
     """Conversations whose first prompts are nearly equal go to one split; none: those equal but for case, marks and
     space."""
     decontaminate: bool = True
     """Conversations that hold a text of `decontaminate.evaluations`, found by that section's rules, are dropped."""
     max_passes: float = Field(default=1.0, gt=0)
-    """Most times that `train` holds a conversation so that its source reaches its weight; 1 only leaves out."""
+    """Most times that `train` holds a conversation or preference record so that its source reaches its weight; 1 only
+    leaves out. Tasks come once at most."""
     dev_share: float = Field(default=0.02, ge=0, lt=0.5)
     """Share of prompt clusters that go to `dev`."""
     test_share: float = Field(default=0.02, ge=0, lt=0.5)
@@ -140,13 +140,13 @@ def dialogues(
     found = _conversations(config, sources, evaluations or [], place, counts, drops)
     splits = _split(config, tasks, found, drops)
     counts.funnel = drops.rows()
-    if sources and not any(one.task is None for split in SPLITS for one, _ in splits[split]):
+    if sources and all(len(splits[split]) == len(tasks[split]) for split in SPLITS):
         raise InputError(f"dialogues.sources: none of {counts.taken['conversations']} conversations survived: "
                          f"{drops.text() or 'the files are empty'}")  # fmt: skip
     if all(one.rejected for one, _ in splits["train"]):
         raise InputError("dialogues: the split `train` is empty: raise dialogues.tasks.train or add a source")
     for split in SPLITS:
-        _publish(place, split, splits[split], config.seed, counts)
+        publish(place, split, splits[split], config.seed, counts)
     counts.samples += drops.samples()
     return counts
 
@@ -155,7 +155,7 @@ def _conversations(
     config: DialoguesRun, sources: list[Artifact], evaluations: list[Artifact], place: Place, counts: Counts,
     drops: Drops,
 ) -> list[tuple[Dialogue, int]]:  # fmt: skip
-    """What stays of the sources, chats before preference records, each with the times that `train` holds it."""
+    """What stays of the sources, each with the times that `train` holds it."""
     from data_curation.dialogue_clusters import unique
     from data_curation.dialogue_evaluations import decontaminated
     from data_curation.dialogue_filters import filtered
@@ -163,16 +163,10 @@ def _conversations(
     from data_curation.dialogue_records import read
 
     kept = list(filtered(config, read(config, sources, counts, drops), drops))
-    different = [one for side in _sides(kept) for one in unique(config.near, side, drops)]
+    sides = [[one for one in kept if bool(one.rejected) == preferences] for preferences in (False, True)]
+    different = [one for side in sides for one in unique(config.near, side, drops)]
     clean = decontaminated(config.evaluations, evaluations, different, place, counts, drops)
-    found = list[tuple[Dialogue, int]]()
-    for side in _sides(clean):
-        found += mixed(config.sources, taken(config.sources, side, drops), config.max_passes, counts, drops)
-    return found
-
-
-def _sides(rows: list[Dialogue]) -> list[list[Dialogue]]:
-    return [[one for one in rows if bool(one.rejected) == preferences] for preferences in (False, True)]
+    return mixed(config.sources, taken(config.sources, clean, drops), config.max_passes, counts, drops)
 
 
 def _split(
@@ -206,35 +200,6 @@ def _split_of(name: str, size: int, number: int, config: DialoguesConfig) -> exe
     else:
         return "train"
     return split if size <= max(1.0, share * number) else "train"
-
-
-def _publish(place: Place, split: str, rows: list[tuple[Dialogue, int]], seed: int, counts: Counts) -> None:
-    repeated = [(one, time) for one, times in rows for time in range(times)]
-    drawn = sorted(repeated, key=lambda row: hashlib.sha256(f"{seed}:{row[0].id}{row[1] or ''}".encode()).digest())
-    said = [one for one, _ in drawn if not one.rejected]
-    preferred = [one for one, _ in drawn if one.rejected]
-    if place.done(split) is None:
-        with place.piece(split) as piece:
-            write_table(piece, split, "00000.parquet", (one.row() for one in said), DIALOGUES)
-            write_table(piece, f"{split}-preferences", "00000.parquet", (one.row() for one in preferred), PREFERENCES)
-    kinds = Counter("preferences" if one.rejected else "tasks" if one.task else "conversations" for one, _ in drawn)
-    counts.made.update({f"{split} {kind}": number for kind, number in sorted(kinds.items())})
-    counts.made["bytes"] = counts.made.get("bytes", 0) + sum(one.size for one in said)
-    if split == "train":
-        _sample(said, preferred, counts)
-
-
-def _sample(said: list[Dialogue], preferred: list[Dialogue], counts: Counts) -> None:
-    """The first row of each kind, for a person."""
-    for kind, rows in (
-        ("conversations", [one for one in said if one.task is None]),
-        ("tasks", [one for one in said if one.task]),
-        ("preferences", preferred),
-    ):
-        for one in rows[:1]:
-            text = "\n".join(f"{message['role']}: {message['content']}" for message in one.messages)
-            text += f"\nrejected: {one.rejected}" if one.rejected else ""
-            counts.samples.append({"title": f"one of the {kind}, from {one.source}", "text": text})
 
 
 def _tasks(config: DialoguesConfig, split: exercises.Split) -> list[Dialogue]:

@@ -5,20 +5,20 @@ import random
 import re
 from typing import Any, cast
 
-from data_curation.turns import Dropped, validated, with_system
+from data_curation.turns import Dropped, turns_of, validated, with_system
 
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def preference_of(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """The record with a `chosen` and a `rejected` side, none if it holds no preference.
+    """The record with a `chosen` and a `rejected` side, none if it holds no preference (a null is no side).
 
     Of several rated replies to an `instruction` (UltraFeedback as its authors published it) the best one is chosen and
     one of those rated lower rejected, drawn by the prompt: always the worst would make the pairs easy (Zephyr, Tunstall
     et al. 2023). The ratings are the means of the four aspects, which the set's wrong overall scores do not touch.
     """
-    if "chosen" in raw and "rejected" in raw:
+    if raw.get("chosen") is not None and raw.get("rejected") is not None:
         return raw
     if "instruction" not in raw or not isinstance(raw.get("completions"), list):
         return None
@@ -45,12 +45,12 @@ def _rated(completions: list[Any]) -> list[tuple[str, float]]:
 def sides_of(raw: dict[str, Any], max_turns: int, max_bytes: int) -> tuple[list[dict[str, str]], str]:
     """The validated conversation with the chosen reply last, and the reply that was rejected.
 
-    Sides are replies (strings, or messages behind `prompt`), whole conversations (UltraFeedback binarised, Tulu 3,
-    SmolTalk2), or transcripts of "Human:" and "Assistant:" (HH).
+    Sides are replies (strings, or messages behind `prompt` or, in Orca's pairs, `question`), whole conversations
+    (UltraFeedback binarised, Tulu 3, SmolTalk2), or transcripts of "Human:" and "Assistant:" (HH).
     """
+    prompt = raw["prompt"] if raw.get("prompt") is not None else raw.get("question")
     chosen, rejected = (
-        validated(with_system(raw, _side(raw[name], raw.get("prompt"))), max_turns, max_bytes)
-        for name in ("chosen", "rejected")
+        validated(with_system(raw, _side(raw[name], prompt)), max_turns, max_bytes) for name in ("chosen", "rejected")
     )
     if chosen[:-1] != rejected[:-1]:
         raise Dropped("sides answer different prompts")
@@ -82,17 +82,13 @@ def _side(side: Any, prompt: Any) -> list[Any]:
     if isinstance(side, str) and prompt is None:
         return _transcript(side)
     if isinstance(side, str):
-        return [*_asked(prompt), {"role": "assistant", "content": side}]
+        return [*turns_of(prompt, "user"), {"role": "assistant", "content": side}]
     if not isinstance(side, list):
         raise Dropped("unknown format")
     turns = cast(list[Any], side)
     roles = [cast(dict[str, Any], turn).get("role") for turn in turns if isinstance(turn, dict)]
     # A side of one reply stands behind the prompt; one that has a user's turn repeats the prompt itself.
-    return [*_asked(prompt), *turns] if roles == ["assistant"] and prompt is not None else turns
-
-
-def _asked(prompt: Any) -> list[Any]:
-    return cast(list[Any], prompt) if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    return [*turns_of(prompt, "user"), *turns] if roles == ["assistant"] and prompt is not None else turns
 
 
 def _transcript(text: str) -> list[Any]:

@@ -75,7 +75,7 @@ def test_other_replies_to_a_prompt_are_no_repeats(tmp_path: Path) -> None:
 def shared(case: str) -> list[Any]:
     """Different conversations of which the larger part, a text of 150 words and more, is one and the same."""
     (long,) = texts(1, 200)
-    other = list(zip(texts(50, 12, seed=1), texts(50, 14, seed=2), strict=True))
+    other = list(zip(texts(50, 6, seed=1), texts(50, 8, seed=2), strict=True))
     return {
         "system": [{"messages": [{"role": "system", "content": long}, *chat(*one)["messages"]]} for one in other],
         "passage": [chat(f"{long}\n\n{asked}", answered) for asked, answered in other],

@@ -15,6 +15,11 @@ from data_curation.sources.source import Source
 from tests.data_curation.chats import NO_TASKS, chat, make, prepare, rows
 
 
+def parts(*texts: str) -> list[dict[str, Any]]:
+    """Content as OpenAI's list of parts."""
+    return [{"type": "text", "text": text} for text in texts]
+
+
 def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
     """OpenAI messages, ShareGPT, Alpaca with and without input, question/answer, both prompt/completion forms agree."""
     turns = chat("Q", "A")["messages"]
@@ -25,13 +30,71 @@ def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
         {"prompt": "Q", "completion": "A"},
         {"prompt": turns[:1], "completion": turns[1:]},
         {"question": "Q", "answer": "A"},
+        {"conversations": turns},
+        {"conversations": [turn | {"from": None, "value": None} for turn in turns]},
+        {"messages": [{"role": "user", "content": parts("Q")}, {"role": "assistant", "content": parts("", "A")}]},
+        {"messages": turns, "chosen": None, "rejected": None},
+        {"prompt": parts("Q"), "completion": parts("A")},
+        {"instruction": parts("Q"), "input": [], "output": "A"},
         {"instruction": "Sum up", "input": "this", "output": "B", "system": "S"},
     ]
     _, counts = make(tmp_path, lines, dev_share=0.0, test_share=0.0)
     found = sorted(json.dumps(row["messages"]) for row in rows(tmp_path, "train"))
     system = {"role": "system", "content": "S"}
     assert [json.loads(one) for one in found] == [[system, *chat("Sum up\n\nthis", "B")["messages"]], turns]
-    assert counts.funnel == [{"step": "dedup", "reason": "exact repeat", "documents": 5, "bytes": 10}]
+    assert counts.funnel == [{"step": "dedup", "reason": "exact repeat", "documents": 11, "bytes": 22}]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *({"system": nothing} for nothing in ("", None, " \n", [])),
+        *({"tools": nothing} for nothing in ("[]", "null", " [] ", "", "{}", [], None)),
+        {"chat_template_kwargs": {"custom_instructions": "", "python_tools": "[]", "xml_tools": None}},
+    ],
+)
+def test_fields_that_say_nothing_drop_nothing(tmp_path: Path, extra: dict[str, Any]) -> None:
+    """Empty system prompts and lists of tools, beside the conversation in any form, are as if they were not there."""
+    forms: list[dict[str, Any]] = [
+        chat("Q", "A"),
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+        {"instruction": "Q", "output": "A"},
+        {"prompt": "Q", "completion": "A"},
+    ]
+    _, counts = make(tmp_path, [form | extra for form in forms], dev_share=0.0, test_share=0.0)
+    assert [(row["reason"], row["documents"]) for row in counts.funnel] == [("exact repeat", 3)]
+    assert [row["messages"] for row in rows(tmp_path, "train")] == [chat("Q", "A")["messages"]]
+
+
+@pytest.mark.parametrize("content", ["", None, " ", [], parts(" ")])
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_an_empty_system_message_is_left_out(tmp_path: Path, role: str, content: Any) -> None:
+    """The turns behind it stay, and so does a system prompt that stands elsewhere in the record."""
+    messages = [{"role": role, "content": content}, *chat("Q", "A")["messages"]]
+    lines = [{"messages": messages}, {"messages": messages, "system": "S"}]
+    _, counts = make(tmp_path, lines, near=None, dev_share=0.0, test_share=0.0)
+    assert counts.funnel == []
+    found = sorted(json.dumps(row["messages"]) for row in rows(tmp_path, "train"))
+    expected = [[{"role": "system", "content": "S"}, *messages[1:]], messages[1:]]
+    assert [json.loads(one) for one in found] == expected
+
+
+def test_system_prompts_of_every_form_come_first(tmp_path: Path) -> None:
+    """A role `developer`, a field `system` beside each form, parts of text: one system message; that in the messages
+    goes before the field."""
+    system = {"role": "developer", "content": parts("S", "!")}
+    lines: list[dict[str, Any]] = [
+        {"messages": [system, *chat("Q", "A")["messages"]]},
+        {"messages": [system, *chat("Q", "A")["messages"]], "system": "other"},
+        {**chat("Q", "A"), "system": "S!"},
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "system": "S!"},
+        {"prompt": "Q", "completion": "A", "system": "S!"},
+        {"question": "Q", "answer": "A", "system": parts("S!")},
+    ]
+    _, counts = make(tmp_path, lines, dev_share=0.0, test_share=0.0)
+    assert [(row["reason"], row["documents"]) for row in counts.funnel] == [("exact repeat", 5)]
+    (row,) = rows(tmp_path, "train")
+    assert row["messages"] == [{"role": "system", "content": "S!"}, *chat("Q", "A")["messages"]]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +110,20 @@ def test_every_known_format_gives_the_same_conversation(tmp_path: Path) -> None:
         ({**chat("q", "a"), "chat_template_kwargs": {"xml_tools": ["search"]}}, "needs tools"),
         (chat("q", {"parts": 1}), "content is not text"),
         (chat("q", True), "content is not text"),
+        (chat("q", [7]), "content is not text"),
+        (chat("q", [{"type": "text", "text": 7}]), "content is not text"),
+        (chat("q", [{"type": "text"}]), "content is not text"),
+        (chat([*parts("q"), {"type": "image_url", "image_url": "x"}], "a"), "content has parts other than text"),
+        (chat("q", []), "empty turn"),
+        ({"prompt": ["q"], "completion": "a"}, "content is not text"),
+        ({"instruction": parts("q"), "input": ["x"], "output": "a"}, "content is not text"),
+        ({"instruction": ["q"], "output": "a"}, "content is not text"),
+        ({"instruction": 7, "output": "a"}, "content is not text"),
+        ({"instruction": "q", "input": {"x": 1}, "output": "a"}, "content is not text"),
+        ({"instruction": None, "input": "", "output": "a"}, "empty turn"),
+        ({**chat("q", "a"), "system": {"x": 1}}, "content is not text"),
+        ({**chat("q", "a"), "tools": '[{"name": "search"}]'}, "needs tools"),
+        ({**chat("q", "a"), "tools": "search"}, "needs tools"),
         ('{"prompt": "\\ud800", "completion": "a"}', "content is not valid Unicode"),
         (chat("q", " \n"), "empty turn"),
         (chat("q"), "no assistant turn"),

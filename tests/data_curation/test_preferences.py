@@ -43,8 +43,12 @@ def hh(*turns: str) -> str:
         sides(["Q", "A"], ["Q", "B"]),
         {"chosen": hh("Q", "A"), "rejected": hh("Q", "B")},
         rated(4.5, 2.25),
+        {"system": "", "question": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": None, "question": "Q", "chosen": chat("Q", "A")["messages"][1:], "rejected": "B"},
+        {"prompt": "Q", "chosen": "A", "rejected": "B", "messages": None, "tools": "[]"},
     ],
-    ids=["strings", "mixed", "replies", "UltraFeedback binarised", "Tulu 3", "HH", "UltraFeedback"],
+    ids=["strings", "mixed", "replies", "UltraFeedback binarised", "Tulu 3", "HH", "UltraFeedback", "Orca",
+         "Orca's replies", "nulls"],
 )  # fmt: skip
 def test_every_known_shape_gives_the_same_sides(tmp_path: Path, record: dict[str, Any]) -> None:
     """The prompt, the chosen and the rejected reply come out the same, in the part of the preference records alone."""
@@ -63,18 +67,21 @@ def test_turns_before_the_reply_and_system_prompts_stay(tmp_path: Path) -> None:
         {"chosen": hh("Hello there", "Hi", "Why?", "So"), "rejected": hh("Hello there", "Hi", "Why?", "No\n\nidea")},
         {**sides(["Q", "A"], ["Q", "B"]), **system},
         {**chat("R", "C"), **system},
+        {"question": "S", "chosen": "D", "rejected": "E", "system": "Be brief."},
     ]
     make(tmp_path, lines, **ALL_TRAIN)
     found = {row["rejected"]: row["messages"] for row in rows(tmp_path, "train-preferences")}
     assert found["No\n\nidea"] == chat("Hello there", "Hi", "Why?", "So")["messages"]
     first = {"role": "system", "content": "Be brief."}
     assert found["B"] == [first, *chat("Q", "A")["messages"]]
+    assert found["E"] == [first, *chat("S", "D")["messages"]]
     assert rows(tmp_path, "train")[0]["messages"] == [first, *chat("R", "C")["messages"]]
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
+        ({"question": "Q", "chosen": "A", "rejected": None}, "unknown format"),
         ({"prompt": "Q", "chosen": "A  b", "rejected": " A b\n"}, "identical sides"),
         (sides(["Q", "A"], ["Q", "A"]), "identical sides"),
         (sides(["Q", "A"], ["R", "B"]), "sides answer different prompts"),

@@ -3,6 +3,7 @@
 The rows are made here; nobody's data are in this repository and no test asks the hub.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def repository(home: Path, source: Source) -> Source:
 
 @pytest.mark.parametrize("source", load("public-chat").dialogues.sources, ids=lambda source: source.name)
 def test_each_public_set_is_read_by_its_columns(source: Source, tmp_path: Path) -> None:
-    """Every row of a set comes out, as a conversation or as a preference record with both replies; none drops."""
+    """Every row of a set comes out, as a conversation, as a task (GSM8K) or as a preference record with both replies;
+    none drops."""
     dialogues = load("public-chat").dialogues.model_copy(
         update={"sources": [repository(tmp_path, source)], "tasks": Tasks(train=4, dev=0, test=0), "near": None,
                 "languages": [], "test_share": 0.0, "dev_share": 0.0}
@@ -83,12 +85,15 @@ def test_each_public_set_is_read_by_its_columns(source: Source, tmp_path: Path) 
     _, counts = prepare(tmp_path, dialogues)
     assert counts.funnel == []
     given = rows(tmp_path, "train-preferences")
-    chats = [row for row in rows(tmp_path, "train") if row["kind"] == "chat"]
+    chats = [row for row in rows(tmp_path, "train") if row["source"] == source.name]
     assert sorted([len(given), len(chats)]) == [0, NUMBER]
+    assert {row["kind"] for row in chats} <= {"task" if source.name == "gsm8k" else "chat"}
     for row in [*given, *chats]:
         assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
         number = int(row["messages"][0]["content"].split("thing")[1].split()[0])
         assert row["messages"][1]["content"].startswith(REPLIES.format(number))
+        if row.get("task"):
+            assert json.loads(row["task"]) == {"family": "gsm8k", "checker": "final_number", "answer": str(number)}
         assert row.get("rejected", f"I do not know {number}.") == f"I do not know {number}."
 
 
@@ -105,3 +110,4 @@ def test_the_preset_mixes_all_of_them(tmp_path: Path) -> None:
     assert passes["smoltalk2"] == pytest.approx(passes["tulu3"], rel=0.05)
     assert passes["ultrafeedback"] == pytest.approx(passes["tulu3-preferences"], rel=0.05)
     assert max(passes["smoltalk2"], passes["tulu3"]) == max(passes["ultrafeedback"], passes["tulu3-preferences"]) == 1
+    assert counts.metrics["passes over tasks of gsm8k"]["value"] == 1
