@@ -73,13 +73,9 @@ class PipelineConfig(Settings):
     """Where and how to run; never part of any key."""
 
     @model_validator(mode="after")
-    def _base_has_its_tokenizer(self) -> Self:
+    def _sections_agree(self) -> Self:
         if self.base.path and not self.tokenizer.path:
             raise ValueError("base.path needs tokenizer.path: a model reads what its own tokenizer writes")
-        return self
-
-    @model_validator(mode="after")
-    def _words_are_stages(self) -> Self:
         for name in ("hours", "stages"):
             for word in getattr(self.run, name):
                 if word not in WORDS:

@@ -70,6 +70,19 @@ def test_gpus_of_alignment_are_counted(tmp_path: Path) -> None:
     assert two["pairs"]["gpu_hours"] == one["pairs"]["gpu_hours"] == pytest.approx(one["pairs"]["seconds"] / 3600)
 
 
+def test_an_existing_model_stands_in_the_place_of_pretraining(tmp_path: Path) -> None:
+    """The road has the stage `base`, no phases and nothing that measures them; a plan takes no look into the files."""
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (foreign / name).write_text("{}")
+    stages = plan("demo", tmp_path, f"--set=base.path={foreign}", f"--set=tokenizer.path={foreign}")["stages"]
+    words = [stage["stage"] for stage in stages]
+    assert "pretrain" not in words and words.index("shard") < words.index("base") < words.index("instruct")
+    evaluated = [stage["name"] for stage in stages if stage["stage"] == "evaluate"]
+    assert evaluated == ["evaluate-base", "evaluate-sft", "evaluate-dpo", "evaluate-grpo"]
+
+
 def test_a_plan_may_end_before_phases_that_ask_for_too_much(tmp_path: Path) -> None:
     """The warning of too few documents has no stage to stand at then; the plan is made all the same."""
     planned = plan("demo", tmp_path, "--until=shard", "--set=pretrain.phases.0.tokens=5e7")
