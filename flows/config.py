@@ -107,9 +107,10 @@ WORDS = (
 
 def stage_names(config: PipelineConfig) -> list[str]:
     """What a stage can be called by: its word, or the full name that a phase or model gives it in this road."""
-    phases = config.pretrain.names()
+    phases = [] if config.base.path else config.pretrain.names()
     evaluated = [f"evaluate-{name}" for name in (*phases[:-1], "base", "sft", "dpo", "grpo")]
-    return [*WORDS, *phases, *evaluated]
+    words = [word for word in WORDS if word != ("pretrain" if config.base.path else "base")]
+    return [*words, *phases, *evaluated]
 
 
 def load(preset: str, sets: Sequence[str] = ()) -> PipelineConfig:

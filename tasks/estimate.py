@@ -164,9 +164,12 @@ class Estimate:
     # ---- models -------------------------------------------------------------------------------------------------
 
     def _alignment(self, record: StageRecord) -> None:
-        length = self.run.config.get("instruct", {}).get("seq_len", 4096) if record.stage == "instruct" else 512
-        forward = self.model.flops_per_token(length, self.vocabulary) / 3
         road = self.run.config
+        length = 512
+        if record.stage == "instruct":
+            phases = road.get("pretrain", {}).get("phases", [])
+            length = road.get("instruct", {}).get("seq_len") or (phases[-1]["seq_len"] if phases else 4096)
+        forward = self.model.flops_per_token(length, self.vocabulary) / 3
         work = work_of(record.stage, road.get(record.stage, {}), road, self.chats, forward)
         rate = self.flops_rate(record.stage)
         seconds, whence = work.seconds(rate, self.model.layers), ASSUMED

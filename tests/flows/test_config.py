@@ -101,6 +101,10 @@ def test_stages_are_called_as_the_road_calls_them(tmp_path: Path, monkeypatch: p
     from flows.plan import Asked, plan
 
     monkeypatch.chdir(tmp_path)
-    config = load("demo")
-    records = plan("demo", config, Asked()).stages
-    assert set(stage_names(config)) == {name for record in records for name in (record.stage, record.name)}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for sets in ([], ["base.path=.", "tokenizer.path=."]):
+        config = load("demo", sets)
+        records = plan("demo", config, Asked()).stages
+        assert set(stage_names(config)) == {name for record in records for name in (record.stage, record.name)}
