@@ -73,7 +73,7 @@ def _sft(scale: Scale, folder: Path, given: dict[str, Any], clock: Clock) -> Any
     )  # fmt: skip
     # Our stage drops what is longer than a row; TRL would cut it, and the data would not be equal.
     encoded = encode_all(AutoTokenizer.from_pretrained(_model("base", folder)), [row["messages"] for row in rows])
-    kept = [row for row, (ids, _) in zip(rows, encoded, strict=True) if len(ids) <= (config.seq_len or 0)]
+    kept = [row for row, (ids, _) in zip(rows, encoded, strict=True) if len(ids) <= (config.seq_len or 1 << 30)]
     data = Dataset.from_list([{"messages": row["messages"]} for row in kept])
     return SFTTrainer(model=_model("base", folder), args=arguments, train_dataset=data, callbacks=[clock])
 

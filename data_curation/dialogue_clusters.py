@@ -74,15 +74,16 @@ def clusters(parts: Sequence[Sequence[str]], near: Near, kinds: NDArray[np.int64
     signatures = [column.bands for column in columns]
     if len(parts) > 1:
         signatures.append(_bands(hash_texts(["\n".join(row) for row in zip(*parts, strict=True)], near.ngram), near))
+    same = [] if kinds is None else [kinds.astype(np.uint64)]
     labels = np.arange(len(parts[0]), dtype=np.int32)
     for band in range(near.bands):
         whole = signatures[-1].T[band]
         for keys in ([one.T[band] for one in signatures[:-1]], [whole]):
             rows: Rows = np.flatnonzero(whole)
             for _ in range(ROUNDS if keys else 0):
-                first, again = repeats(rows, *keys)
+                first, again = repeats(rows, *keys, *same)
                 alike = labels[first] == labels[again]
-                likely = ~alike if kinds is None else ~alike & (kinds[first] == kinds[again])
+                likely = ~alike
                 for column in columns:
                     likely &= column.suspects(first, again, near)
                 for place in np.flatnonzero(likely):

@@ -21,7 +21,7 @@ TRIES = 10_000  # draws for one new exercise before its family counts as used up
 
 @dataclass(frozen=True)
 class Exercise:
-    """One task: what is asked, a reference answer, and the checker (training/verifiers.py) that accepts it."""
+    """One task: what is asked, a reference answer, and the checker (data_curation/checkers.py) that accepts it."""
 
     family: str
     prompt: str

@@ -23,6 +23,8 @@ def preference_of(raw: dict[str, Any]) -> dict[str, Any] | None:
     if "instruction" not in raw or not isinstance(raw.get("completions"), list):
         return None
     rated = _rated(cast(list[Any], raw["completions"]))
+    if not rated and "output" in raw:
+        return None
     worse = [one for one in rated if one[1] < rated[0][1]]
     if not worse:
         raise Dropped("no reply is rated above another")

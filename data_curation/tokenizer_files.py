@@ -8,6 +8,7 @@ from typing import Any
 
 from data_curation.encoding import SEPARATOR, Encoder
 from data_curation.settings import ConfigError, InputError
+from data_curation.template_trial import CPU_SECONDS, ends
 
 END_OF_TURN, PAD = "<|im_end|>", "<|pad|>"
 SPECIAL = [SEPARATOR, "<|im_start|>", END_OF_TURN, PAD, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
@@ -111,6 +112,9 @@ def check_contract(folder: Path) -> None:
     from transformers import AutoTokenizer
 
     made: Any = AutoTokenizer.from_pretrained(str(folder))
+    names = tuple(sorted((name, str(token)) for name, token in made.special_tokens_map.items()))
+    if isinstance(made.chat_template, str) and not ends(made.chat_template, names):
+        raise InputError(f"{folder}: its chat template does not come to an end within {CPU_SECONDS} s: mend its loops")
     if made.eos_token is None or made.pad_token is None or made.pad_token == made.eos_token:
         raise InputError(f"{folder}: eos_token is {made.eos_token!r}, pad_token {made.pad_token!r}; two are needed")
     if not made.chat_template or "generation" not in made.chat_template:

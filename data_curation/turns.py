@@ -21,7 +21,7 @@ def messages_of(raw: dict[str, Any], unanswered: bool = False) -> list[Any]:
         if isinstance(raw.get(name), list):
             return with_system(raw, [_renamed(turn) for turn in raw[name]])
     for name, reply in (("instruction", "output"), ("prompt", "completion"), ("question", "answer")):
-        if name in raw and (reply in raw or unanswered):
+        if raw.get(name) is not None and (raw.get(reply) is not None or unanswered):
             asked = _instruction(raw) if name == "instruction" else raw[name]
             answered = [] if raw.get(reply) is None else turns_of(raw[reply], "assistant")
             return with_system(raw, [*turns_of(asked, "user"), *answered])

@@ -21,6 +21,7 @@ from tasks.run import Run, StageRecord
 from tasks.why import previous
 from training.architecture import ModelConfig
 
+COPIED = 2e8  # bytes a second of a model that is read, hashed and written
 ASSUMED = "measured rates (tasks/rates.py)"
 SPREAD = {"pretrain", "instruct", "reward", "prefer", "reinforce"}
 """Stages that train on `run.resources.ranks` processes."""
@@ -78,6 +79,9 @@ class Estimate:
                 self._tokenizer(record)
             elif record.stage == "shard":
                 self._shard(record)
+            elif record.stage == "base":
+                made, size = self._last(record), 4 * self.parameters
+                self._attach(record, made.seconds if made else 5 + size / COPIED, made.size() if made else size)
             elif record.stage in ALIGNMENT:
                 self._alignment(record)
 

@@ -21,7 +21,7 @@ SERVERLESS = ["plan demo --json", "--help", "runs", "show", "verify", "prune", "
 # A bare training image holds these files of data_curation and nothing else of it.
 TRAINING_TAKES = {
     "settings", "files", "artifact", "counts", "place", "shards", "shard_index", "documents",
-    "checkers", "tokenizer_files",
+    "checkers", "template_trial", "tokenizer_files",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from data_curation.counts import Counts
 from data_curation.files import sha256_file
 from data_curation.place import Place
 from data_curation.settings import ConfigError, Settings, sha256_of
-from data_curation.tokenizer_files import HUB
+from data_curation.tokenizer_files import HUB, NAMES
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _PINNED = re.compile(HUB + r"[^@]+@[0-9a-f]{40}")
@@ -41,7 +41,8 @@ class BaseConfig(Settings):
 
         self._check_pinned()
         name, commit = self.path.removeprefix(HUB).split("@")
-        patterns = [*WEIGHTS, "tokenizer.json"]
+        # With all that `tokenizer.path` fetches of it: a snapshot that lacks files would be taken for whole there.
+        patterns = [*WEIGHTS, *NAMES]
         try:
             return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
         except Exception as error:  # the network's errors come in the classes of several libraries
@@ -80,8 +81,9 @@ def base(config: BaseConfig, tokenizer: Artifact, place: Place) -> Counts:
     known = model.get_input_embeddings().num_embeddings
     if len(words) > known:
         with torch.random.fork_rng():
-            torch.manual_seed(0)  # new rows are drawn round the mean of the others
-            model.resize_token_embeddings(len(words))
+            torch.manual_seed(0)
+            # Rows as the model's own first ones were; round the mean of the others they would depend on the threads.
+            model.resize_token_embeddings(len(words), mean_resizing=False)
     out = place.scratch / "model"
     save_model(model, own, out, words.eos_token_id, words.pad_token_id)
     check_contract(words, out)

@@ -89,9 +89,6 @@ def _pretrained(facts: Facts) -> str:
     if origin := provenance.origin(facts):
         return f"{origin}, not pretrained here"
     lengths = [f"{one.settings['phase']['seq_len']:,}" for one in facts.values() if one.word == "pretrain"]
-    if "base" in facts:
-        path = str(facts["base"].settings["path"])
-        return f"an existing model, {f'`{path}`' if path.startswith('hub://') else f'a folder with hash {path[:12]}'}"
     *some, last = lengths or ["growing"]
     between = f"{', '.join(some)} and " if some else ""
     return f"pretraining on documents in phases of {between}{last} {'tokens' if lengths else 'length'}"

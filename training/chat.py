@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from data_curation.settings import StageError
-from training.template_trial import CPU_SECONDS, ends
+from data_curation.template_trial import CPU_SECONDS, ends
 
 Messages = Sequence[Mapping[str, str]]
 PROBE = ({"role": "user", "content": "Say one."}, {"role": "assistant", "content": "One."})

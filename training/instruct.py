@@ -37,7 +37,7 @@ class InstructConfig(Settings):
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the train conversations."""
     tasks: int | None = Field(default=None, ge=0)
-    """Generated tasks trained on, the first of them; later ones are new to `pairs` and `reinforce`. None: all."""
+    """Tasks trained on, the first of them; later ones are new to `pairs` and `reinforce`. None: all."""
     seq_len: int | None = Field(default=None, gt=1)
     """Tokens of a packed row; longer conversations are dropped and counted. None: the model's context, so the length of
     the last phase of `pretrain`."""
@@ -169,6 +169,8 @@ def _packed(seq_len: int, tokenizer: Any, rows: Sequence[Row], counts: Counts) -
         for reason, number in left_out.items()
         if number
     ]
+    if short and not kept:
+        raise InputError(f"instruct: none of {len(rows)} conversations has a word of the assistant to train on")
     if not short:
         raise InputError(f"instruct.seq_len is {seq_len}: all {len(rows)} conversations are longer; raise it")
     unpacked = Dataset.from_list([{"input_ids": ids, "labels": labels(ids, mask)} for ids, mask in kept])

@@ -131,7 +131,8 @@ def answer_logprobs(
         with torch.no_grad():
             made = model(input_ids=tokens, attention_mask=attention, use_cache=False, logits_to_keep=kept)
         wanted = tokens[:, 1:].masked_fill(~counted[:, 1:], -100)[:, 1 - kept :]
-        nats = cross_entropy(made.logits[:, :-1].float().transpose(1, 2), wanted, reduction="none").sum(1)
+        logits = made.logits[:, :-1].float().flatten(0, 1)
+        nats = cross_entropy(logits, wanted.flatten(), reduction="none").view_as(wanted).sum(1)
         for index, value in zip(share, nats.tolist(), strict=True):
             sums[index] = -value
     return sums

@@ -105,8 +105,8 @@ def pairs(config: PairsConfig, model: Artifact, dialogues: Artifact, place: Plac
         progress.update(len(rows))
     if place.done("prompts") is None:
         with place.piece("prompts") as piece:
-            tasks = [{**row, "prompt": measures.prompt_of(row)} for row in asked if row["task"]]
-            held = [{name: row[name] for name in PROMPTS.names} for row in tasks]
+            tasks = {prompt_key(row): row | {"prompt": measures.prompt_of(row)} for row in asked if row["task"]}
+            held = [{name: row[name] for name in PROMPTS.names} for row in tasks.values()]
             write_table(piece, "prompts", "prompts.parquet", held, PROMPTS)
     for part, rows in ready.items():
         if rows:

@@ -184,7 +184,7 @@ def _measured(
 
 def _report(counts: Counts, before: dict[str, list[float]], after: dict[str, list[float]], held: Held) -> None:
     if not held.pairs:
-        counts.warnings.append("no held-out pairs: nothing of what prefer did could be measured")
+        counts.warnings.append("no held-out pairs: what prefer did to preferences could not be measured")
     for name, values in (("before", before), ("after", after)):
         counts.metrics[f"preference accuracy {name}"] = measures.mean(values["preferred"])
         counts.metrics[f"verifier accuracy {name}"] = measures.mean(values["verified"])

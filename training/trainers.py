@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,17 @@ def train(trainer: Any, checkpoint: Path | None, place: Place) -> None:
     """All steps that are left after the checkpoint. At SIGTERM one more is kept and a TransientError ends all ranks."""
     pieces = CheckpointPieces(place)
     trainer.add_callback(pieces)
-    with on_sigterm(pieces.asked.set):
+    with on_sigterm(pieces.asked.set), suppress(_NothingLeft):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if pieces.ended:
         if distributed.is_initialized():
             distributed.barrier()  # the first rank keeps the checkpoint; when one has gone, torchrun ends the others
         step = trainer.state.global_step
         raise TransientError(f"{place.name}: SIGTERM ended it after step {step}; run it again to go on")
+
+
+class _NothingLeft(Exception):  # noqa: N818 - the weights are those of the last step; nothing failed
+    """Ends a training that goes on from its last step."""
 
 
 class CheckpointPieces(TrainerCallback):
@@ -135,6 +140,11 @@ class CheckpointPieces(TrainerCallback):
         self.progress = self.place.progress("steps", state.max_steps)
         curves = {name: curve(state.log_history, name) for name in DRAWN}
         self.progress.begin(state.global_step, {name: points for name, points in curves.items() if points})
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Within an epoch transformers looks for the last step after a step alone, so it would take one too many."""
+        if state.global_step >= state.max_steps:
+            raise _NothingLeft
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """What the trainer said after a step is told with the next one."""

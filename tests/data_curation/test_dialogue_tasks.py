@@ -210,3 +210,15 @@ def test_a_source_of_tasks_alone_is_enough(tmp_path: Path) -> None:
     bad = {**chat("Q", "8"), "task": NUMBER}
     with pytest.raises(InputError, match="none of 1 conversations survived: 1 validate: task whose checker refuses"):
         make(tmp_path, [bad], "bad", tasks=Tasks(train=5, dev=1, test=1))
+
+
+def test_empty_columns_beside_a_record_are_none(tmp_path: Path) -> None:
+    """Tables have every column in every row: what is null says nothing, whatever form it belongs to."""
+    lines = [
+        {"prompt": None, "instruction": None, "messages": None, "question": "How many?", "answer": "Five. #### 5"},
+        {"instruction": None, "output": None, "prompt": "Hello", "completion": "there", "question": None},
+        chat("x", "y"),
+    ]
+    make(tmp_path, lines, **ALL_TRAIN)
+    found = {(row["kind"], *(turn["content"] for turn in row["messages"])) for row in rows(tmp_path, "train")}
+    assert found == {("task", "How many?", "Five. #### 5"), ("chat", "Hello", "there"), ("chat", "x", "y")}

@@ -120,7 +120,7 @@ def test_system_prompts_of_every_form_come_first(tmp_path: Path) -> None:
         ({"instruction": ["q"], "output": "a"}, "content is not text"),
         ({"instruction": 7, "output": "a"}, "content is not text"),
         ({"instruction": "q", "input": {"x": 1}, "output": "a"}, "content is not text"),
-        ({"instruction": None, "input": "", "output": "a"}, "empty turn"),
+        ({"instruction": None, "input": "", "output": "a"}, "unknown format"),
         ({**chat("q", "a"), "system": {"x": 1}}, "content is not text"),
         ({**chat("q", "a"), "tools": '[{"name": "search"}]'}, "needs tools"),
         ({**chat("q", "a"), "tools": "search"}, "needs tools"),

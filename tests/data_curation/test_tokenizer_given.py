@@ -78,6 +78,11 @@ def test_a_given_folder_is_copied(trained: Trained, texts: Artifact, tmp_path: P
     [
         ("+ '<|im_end|>' -}}{%- endgeneration", "+ '<|im_end|>\\n' -}}{%- endgeneration", "last trained token"),
         ("generation", "set x = 1", "generation"),
+        (
+            "{%- for message",
+            "{%- for a in range(99999) -%}{%- for b in range(99999) -%}{%- endfor -%}{%- endfor -%}{%- for message",
+            "does not come to an end",
+        ),
     ],
 )
 def test_a_template_that_spoils_training_is_refused(

@@ -70,12 +70,12 @@ def the_road(
     """Facts of a road with a hub dataset, a folder and Debian packages among its sources."""
     packages = {"name": "docs", "kind": "web-packages", "packages": ["perl-doc"], "limit": 1600}
     hub = {"name": "chat", "kind": "hub", "split": "train", "weight": 2.0}
-    made = {"train tasks": tasks, "train conversations": 7}
+    made = {"train tasks": tasks and tasks + 5, "train conversations": 7}
     judged = {"prompts": None, "preferences": None, "chat_prompts": chats, "chosen": chosen}
     taken = {"prompts": tasks + chats, **({"preferences": preferences} if preferences else {})}
     return {
         "dialogues": facts(
-            "dialogues", {"sources": [hub], "families": ["sums"]}, made=made,
+            "dialogues", {"sources": [hub], "families": ["sums"], "tasks": {"train": tasks}}, made=made,
             repositories={"chat": "someone/chats@" + "a" * 40},
         ),
         "extract": facts("extract", {"sources": [packages]}, taken={"documents": 1600}, made={"documents": 1234}),
