@@ -180,10 +180,13 @@ def _split(
 
     owner = {dialogue.prompt: split for split in SPLITS for dialogue in tasks[split]}
     splits = {split: [(task, 1) for task in tasks[split]] for split in SPLITS}
+    generated = {task.id for split in SPLITS for task in tasks[split]}
     names = prompt_names(config.near_prompts, [dialogue for dialogue, _ in found])
     for dialogue, times in found:
         split = _split_of(*names[dialogue.prompt], len(found), config)
-        if owner.get(dialogue.prompt, split) == split:
+        if dialogue.id in generated:
+            drops.drop("split", "equal to a generated task", dialogue)
+        elif owner.get(dialogue.prompt, split) == split:
             splits[split].append((dialogue, times if split == "train" else 1))
         else:
             drops.drop("split", "prompt of a task of another split", dialogue)

@@ -212,6 +212,18 @@ def test_a_source_of_tasks_alone_is_enough(tmp_path: Path) -> None:
         make(tmp_path, [bad], "bad", tasks=Tasks(train=5, dev=1, test=1))
 
 
+def test_a_generated_task_comes_once(tmp_path: Path) -> None:
+    """One that a source holds, too, is dropped under its reason: no id stands twice in a part."""
+    config = {"tasks": Tasks(train=8, dev=0, test=0), **ALL_TRAIN}
+    make(tmp_path, [chat("x", "y")], name="first", **config)
+    (one, *_) = [row for row in rows(tmp_path, "train", "first") if row["task"]]
+    again = {"messages": one["messages"], "task": json.loads(one["task"])}
+    _, counts = make(tmp_path, [again, chat("x", "y")], name="second", **config)
+    assert [(row["reason"], row["documents"]) for row in counts.funnel] == [("equal to a generated task", 1)]
+    ids = [row["id"] for row in rows(tmp_path, "train", "second")]
+    assert len(ids) == len(set(ids)) == 9
+
+
 def test_empty_columns_beside_a_record_are_none(tmp_path: Path) -> None:
     """Tables have every column in every row: what is null says nothing, whatever form it belongs to."""
     lines = [
