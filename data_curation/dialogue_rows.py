@@ -67,8 +67,8 @@ class Dialogue:
 
     @property
     def asked(self) -> str:
-        """What the assistant was asked, one below the other; the system prompt only where there is nothing else."""
-        return "\n".join(self._said("user") or self._said("system"))
+        """What the assistant was asked, one below the other, without the system prompt."""
+        return "\n".join(self._said("user"))
 
     @property
     def answered(self) -> str:

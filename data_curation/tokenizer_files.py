@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,27 @@ TEMPLATE = """\
 
 def given(path: str, setting: str) -> list[Path]:
     """The tokenizer files of a folder or of hub://OWNER/NAME[@REVISION]; weights that lie beside them stay there."""
-    folder = _fetched(path, setting) if path.startswith(HUB) else Path(path)
+    folder = fetched(path, setting, NAMES) if path.startswith(HUB) else Path(path)
     found = [folder / name for name in NAMES if (folder / name).is_file()]
     if not any(file.name == "tokenizer.json" for file in found):
         raise ConfigError(f"{setting}: no tokenizer.json in {path}; give a folder or hub name with a fast tokenizer")
     return found
 
 
-def _fetched(path: str, setting: str) -> Path:
+def fetched(path: str, setting: str, patterns: Sequence[str], cached: bool = True) -> Path:
+    """The files of hub://OWNER/NAME[@REVISION] that match; a commit that is `cached` here needs no network.
+
+    Such a snapshot may hold what others have asked of it alone.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     name, _, revision = path.removeprefix(HUB).partition("@")
     try:
-        if re.fullmatch("[0-9a-f]{40}", revision):  # a commit never changes: what is here needs no network
+        if cached and re.fullmatch("[0-9a-f]{40}", revision):  # a commit never changes
             with suppress(LocalEntryNotFoundError):
                 return Path(snapshot_download(name, revision=revision, local_files_only=True))
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(NAMES)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(patterns)))
     except Exception as error:  # the network's errors come in the classes of several libraries
         words = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ConfigError(f"{setting}: {path} could not be fetched ({words}); correct it or give a folder") from error

@@ -9,7 +9,7 @@ from data_curation.counts import Counts
 from data_curation.files import sha256_file
 from data_curation.place import Place
 from data_curation.settings import ConfigError, Settings, sha256_of
-from data_curation.tokenizer_files import HUB, NAMES
+from data_curation.tokenizer_files import HUB, NAMES, fetched
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _PINNED = re.compile(HUB + r"[^@]+@[0-9a-f]{40}")
@@ -37,17 +37,9 @@ class BaseConfig(Settings):
         """Where the model lies on this machine, fetched from the hub if it is there."""
         if not self.path.startswith(HUB):
             return Path(self.path)
-        from huggingface_hub import snapshot_download
-
         self._check_pinned()
-        name, commit = self.path.removeprefix(HUB).split("@")
-        # With all that `tokenizer.path` fetches of it: a snapshot that lacks files would be taken for whole there.
-        patterns = [*WEIGHTS, *NAMES]
-        try:
-            return Path(snapshot_download(name, revision=commit, allow_patterns=patterns))
-        except Exception as error:  # the network's errors come in the classes of several libraries
-            words = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            raise ConfigError(f"base.path: {self.path} could not be fetched ({words}); give a folder") from error
+        # What `tokenizer.path` has fetched of it lacks the weights; and of ours it must find all that it asks for.
+        return fetched(self.path, "base.path", [*WEIGHTS, *NAMES], cached=False)
 
     def _check_pinned(self) -> None:
         if self.path and not _PINNED.fullmatch(self.path):

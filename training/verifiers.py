@@ -9,8 +9,3 @@ from data_curation.checkers import check_of
 def verify(task: Mapping[str, Any], answer: str) -> bool:
     """Whether `answer` solves `task` ({"family", "checker", "answer"}); StageError for a bad task, whatever it is."""
     return check_of(task)(answer)
-
-
-def check_task(task: Mapping[str, Any]) -> None:
-    """Raise StageError where the task's checker does not exist or cannot read its expected answer."""
-    check_of(task)

@@ -15,10 +15,10 @@ from data_curation.artifact import Artifact
 from data_curation.place import Place
 from data_curation.settings import ConfigError
 from data_curation.tokenizer import TokenizerConfig
-from data_curation.tokenizer_files import SPECIAL, add_chat
+from data_curation.tokenizer_files import NAMES, SPECIAL, add_chat
 from flows.config import load
 from tests.training.conftest import artifact
-from training.base import BaseConfig, base
+from training.base import WEIGHTS, BaseConfig, base
 from training.chat import check_contract
 
 
@@ -94,6 +94,26 @@ def test_the_key_is_the_content(foreign: Path, tmp_path: Path) -> None:
     (copy / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"holds no config\.json with safetensors"):
         BaseConfig(path=str(copy)).identity()
+
+
+def test_a_pinned_model_comes_from_a_hub(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its commit, weights and tokenizer files together, so that neither stage finds half of it; errors are said."""
+    asked: list[Any] = []
+
+    def download(name: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, set(allow_patterns)))
+        return str(foreign)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    config = BaseConfig(path=f"hub://owner/name@{'0' * 40}")
+    assert config.folder() == foreign and asked == [("owner/name", "0" * 40, {*WEIGHTS, *NAMES})]
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(ConfigError, match=r"base\.path: hub://.* could not be fetched \(OSError: no network\)"):
+        config.folder()
 
 
 def test_a_base_needs_its_tokenizer() -> None:

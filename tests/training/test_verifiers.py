@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from data_curation.checkers import check_of
 from data_curation.exercises import FAMILIES, generate
 from data_curation.settings import StageError
-from training.verifiers import check_task, verify
+from training.verifiers import verify
 
 WORKED = "She has 3 bags of 24, so 3 * 24 = <<3*24=72>>72 marbles.\n#### 72"
 
@@ -99,7 +100,7 @@ def test_every_reference_answer_passes_and_another_ones_fails() -> None:
     for family in FAMILIES:
         made = generate("train", 20, 3, [family])
         for one, other in pairwise(made):
-            check_task(one.task)
+            check_of(one.task)
             assert verify(one.task, one.answer)
             assert verify(one.task, other.answer) == (one.answer == other.answer)
 
@@ -135,7 +136,7 @@ def test_an_unknown_checker_is_an_error_not_a_wrong_answer() -> None:
 )
 def test_a_task_that_its_checker_cannot_use_is_named(task: dict[str, Any], answer: str) -> None:
     """A bad or missing expected answer stops with the task, whatever is answered, and before anything is."""
-    for find in (lambda: verify(task, answer), lambda: check_task(task)):
+    for find in (lambda: verify(task, answer), lambda: check_of(task)):
         with pytest.raises(StageError, match=f"task .*{task['checker']}.*: mend that row") as found:
             find()
         assert len(str(found.value)) < 1000
